@@ -14,7 +14,8 @@
     ├── RemoteStopped          exit 1   the whole remote refuses writes (retry helps)
     ├── HeldError              exit 4   a safety guard holds the plan
     ├── OwnedError             exit 5   another skynet works on this mirror (retry helps)
-    └── RequestError           exit 1   one SFTP request was refused; becomes a Problem
+    ├── RequestError           exit 1   one SFTP request was refused; becomes a Problem
+    └── TornRead               exit 1   a local file changed while it was read; becomes a Problem
 
 `sftp/` alone raises ConnectError, LinkLost and RequestError and their kin; the daemon alone
 retries, and only where `retry` says that it can help.
@@ -143,3 +144,9 @@ class RequestError(SkynetError):
     """The server refused one request. `code` is stable, the message is the server's."""
 
     code = "refused"
+
+
+class TornRead(SkynetError):
+    """A local file changed while it was read; what was read is not published."""
+
+    code = "changed-while-read"

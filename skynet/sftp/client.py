@@ -1,0 +1,223 @@
+"""A client for one SFTP server: conversations in, results out, over the channels of a connection.
+
+It holds one queue of conversations and several sessions, one for each channel, which take from it
+what they have room for.
+
+Deadlines: a supervisor aborts the connection when a session with requests in flight has made no
+progress for `timeout` seconds; so whoever waits for a conversation needs no deadline of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from skynet.errors import ConnectError, LinkLost, SkynetError
+from skynet.sftp import replies, wire
+from skynet.sftp.session import Conversation, Done, Session, Stream
+
+T = TypeVar("T")
+
+
+class Connection(Protocol):
+    """What opens streams and can be cut from any thread."""
+
+    def open_stream(self) -> Stream:
+        """A new channel with the SFTP subsystem."""
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection: whatever is blocked on it raises LinkLost(reason)."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server can do, as it said itself. Lengths in bytes; 0 handles means not known."""
+
+    extensions: frozenset[bytes] = frozenset()
+    max_write: int = 32 * 1024
+    max_read: int = 32 * 1024
+    max_handles: int = 0
+
+    @property
+    def posix_rename(self) -> bool:
+        """Whether a rename can replace a file atomically."""
+        return b"posix-rename@openssh.com" in self.extensions
+
+    @property
+    def hardlink(self) -> bool:
+        """Whether a file can be given a second name."""
+        return b"hardlink@openssh.com" in self.extensions
+
+    @property
+    def statvfs(self) -> bool:
+        """Whether free space can be asked for."""
+        return b"statvfs@openssh.com" in self.extensions
+
+
+class Client:
+    """Runs conversations over one connection. Sessions are opened on demand, up to `channels`."""
+
+    def __init__(self, connection: Connection, *, channels: int = 4, timeout: float = 60.0) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._work: deque[tuple[Conversation[Any], Done]] = deque()
+        self._lock = threading.Lock()
+        self._sessions: list[Session] = []
+        self._wanted = channels
+        self._opening = 0
+        self._closed = threading.Event()
+        self._lost: SkynetError | None = None
+        threading.Thread(target=self._supervise, name="sftp-supervisor", daemon=True).start()
+        try:
+            self.capabilities = self._open_first()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, conversation: Conversation[T], done: Callable[[T, None], None] | Done) -> None:
+        """Run a conversation; `done(result, error)` is called on a session's thread."""
+        self._work.append((conversation, cast("Done", done)))
+        if self._lost is not None or self._closed.is_set():
+            self._fail_queued()
+            return
+        for session in self._sessions:
+            session.kick()
+
+    def call(self, conversation: Conversation[T]) -> T:
+        """Run a conversation and wait for it. The supervisor bounds the wait."""
+        answer: _Answer[T] = _Answer()
+        self.submit(conversation, answer.set)
+        return answer.get()
+
+    def widen(self) -> None:
+        """Open all channels that are wanted, together and in the background."""
+        with self._lock:
+            missing = self._wanted - len(self._sessions) - self._opening
+            self._opening += max(0, missing)
+        for _ in range(missing):
+            threading.Thread(target=self._open_another, name="sftp-open", daemon=True).start()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many `requests` were sent, and how many `mutations` among them."""
+        return sum((session.counts for session in self._sessions), Counter())
+
+    @property
+    def width(self) -> int:
+        """Channels that are open."""
+        return len(self._sessions)
+
+    def close(self) -> None:
+        """End all sessions and the connection; what is still under way fails."""
+        self._closed.set()
+        self._end_all(LinkLost("The connection was closed."))
+        self._connection.close()
+
+    def _open_first(self) -> Capabilities:
+        session = self._new_session()
+        extensions = session.greet()
+        session.start("sftp-0", 0)
+        capabilities = Capabilities(frozenset(extensions))
+        if b"limits@openssh.com" not in extensions:
+            return capabilities
+        return self.call(_ask_limits(capabilities))
+
+    def _open_another(self) -> None:
+        session = None
+        try:
+            session = self._new_session()
+            session.greet()
+            session.start(f"sftp-{self.width}", self.capabilities.max_handles)
+            session.kick()
+        except (ConnectError, LinkLost, OSError, EOFError):
+            # The server has fewer sessions to give: what is open must do, and does.
+            with self._lock:
+                if session is not None:
+                    self._sessions.remove(session)
+                self._wanted = len(self._sessions)
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def _new_session(self) -> Session:
+        session = Session(self._connection.open_stream(), self._work, self._on_lost)
+        with self._lock:
+            self._sessions.append(session)
+        return session
+
+    def _on_lost(self, _session: object, error: BaseException | None) -> None:
+        if self._closed.is_set():
+            return
+        assert isinstance(error, SkynetError)
+        self._lost = self._lost or error
+        self._connection.abort(str(error))
+        self._end_all(error if isinstance(error, LinkLost) else LinkLost(str(error), error.code))
+
+    def _end_all(self, error: LinkLost) -> None:
+        for session in list(self._sessions):
+            session.end(error)
+        self._fail_queued()
+
+    def _fail_queued(self) -> None:
+        error = self._lost or LinkLost("The connection was closed.")
+        while self._work:
+            try:
+                conversation, done = self._work.popleft()
+            except IndexError:
+                return
+            conversation.close()
+            done(None, error)
+
+    def _supervise(self) -> None:
+        pause = min(1.0, self._timeout / 4)
+        while not self._closed.wait(pause) and self._lost is None:
+            now = monotonic()
+            stalled = max((s.stalled_for(now) for s in list(self._sessions)), default=0.0)
+            if stalled > self._timeout:
+                seconds = round(stalled)
+                self._on_lost(self, LinkLost(f"The server has not answered for {seconds} s."))
+
+
+class _Answer(Generic[T]):
+    """The end of one conversation, waited for by another thread."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._result: T | None = None
+        self._error: BaseException | None = None
+
+    def set(self, result: T | None, error: BaseException | None) -> None:
+        self._result, self._error = result, error
+        self._ready.set()
+
+    def get(self) -> T:
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._result)
+
+
+def _ask_limits(capabilities: Capabilities) -> Conversation[Capabilities]:
+    (reply,) = yield [wire.limits()]
+    if not isinstance(reply, replies.Extended):
+        return capabilities
+    packet, read, write, handles = replies.parse_limits(reply.body)
+    room = min(packet or replies.MAX_PACKET, replies.MAX_PACKET) - 1024
+    return Capabilities(
+        capabilities.extensions,
+        max_write=_usable(write, room),
+        max_read=_usable(read, room),
+        max_handles=handles if handles < 1 << 20 else 0,
+    )
+
+
+def _usable(limit: int, room: int) -> int:
+    """A length that both the server's limit and its longest packet allow, never absurdly small."""
+    return max(4096, min(limit or room, room, 255 * 1024))

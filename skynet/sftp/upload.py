@@ -1,0 +1,233 @@
+"""One local file to one remote path, whole or not at all.
+
+The content goes to a temporary file; then its times are set, it is closed, its size is checked,
+and a rename puts it in place. What was at the path stays there until that rename. Content is
+hashed as it is read, so the file is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import xxhash
+
+from skynet.errors import RequestError
+from skynet.sftp import wire
+from skynet.sftp.client import Capabilities
+from skynet.sftp.replies import (
+    NO_SUCH_FILE,
+    Reply,
+    expect_attrs,
+    expect_handle,
+    expect_ok,
+    is_status,
+)
+from skynet.sftp.session import Conversation, Lanes
+from skynet.sftp.wire import Attrs
+
+LANES = 16  # writes in flight for one file: 4 MiB, twice what OpenSSH's window lets through
+
+
+class Source(Protocol):
+    """A local file, open, read once from front to back."""
+
+    size: int
+
+    def read(self, limit: int) -> bytes:
+        """The next bytes, at most `limit`; b"" at the end."""
+
+    def verify(self) -> bytes:
+        """Its stat identity, to be called after the last read; TornRead if it has changed."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an upload goes.
+
+    temp: a name of our own, on the file system of `path`. attrs: mode and mtime to set, None for
+    what the server does not keep. aside: a free name of our own for what `path` holds, used where
+    the server cannot replace atomically, or if `keep_old` asks for the old version to stay there.
+    """
+
+    temp: bytes
+    path: bytes
+    aside: bytes
+    attrs: Attrs = wire.NO_ATTRS
+    keep_old: bool = False
+
+
+class Uploaded(NamedTuple):
+    """What has been published: content bytes, their xxh3-128, the local file's stat identity."""
+
+    size: int
+    digest: bytes
+    identity: bytes
+
+
+def upload(
+    open_source: Callable[[], Source],
+    place: Placement,
+    capabilities: Capabilities,
+    acknowledged: Callable[[int], None],
+) -> Conversation[Uploaded]:
+    """Send a file; `acknowledged` is told the content bytes the server has confirmed.
+
+    Raises RequestError, TornRead, or the OSError of reading; the path is untouched then.
+    """
+    source = open_source()
+    try:
+        uploaded = yield from _write_temp(source, place, capabilities, acknowledged)
+    finally:
+        source.close()
+    yield from publish(place, capabilities)
+    return uploaded
+
+
+def make_link(target: bytes, place: Placement, capabilities: Capabilities) -> Conversation[None]:
+    """Publish a symbolic link that says `target`."""
+    (reply,) = yield [wire.symlink(target, place.temp)]
+    expect_ok(reply)
+    yield from publish(place, capabilities)
+
+
+def publish(place: Placement, capabilities: Capabilities) -> Conversation[None]:
+    """Rename the finished temporary file into place; it is removed if that fails."""
+    try:
+        if place.keep_old and capabilities.hardlink and capabilities.posix_rename:
+            (reply,) = yield [wire.hardlink(place.path, place.aside)]
+            if not is_status(reply, NO_SUCH_FILE):
+                expect_ok(reply)
+        elif place.keep_old or not capabilities.posix_rename:
+            yield from _replace_in_steps(place)
+            return
+        (reply,) = yield [wire.posix_rename(place.temp, place.path)]
+        expect_ok(reply)
+    except RequestError:
+        yield [wire.remove(place.temp)]  # the error tells the story, whatever this answers
+        raise
+
+
+def _replace_in_steps(place: Placement) -> Conversation[None]:
+    """Replace without an atomic rename: the old version steps aside first, never deleted first.
+
+    A crash between the steps leaves the old version at `aside` and the new one at `temp`; the
+    next cycle finds the path missing and sends it again.
+    """
+    if not place.keep_old:
+        (reply,) = yield [wire.rename(place.temp, place.path)]
+        if is_status(reply, 0):
+            return
+    (reply,) = yield [wire.rename(place.path, place.aside)]
+    stepped_aside = not is_status(reply, NO_SUCH_FILE)
+    if stepped_aside:
+        expect_ok(reply)
+    (reply,) = yield [wire.rename(place.temp, place.path)]
+    if not is_status(reply, 0) and stepped_aside:
+        yield [wire.rename(place.aside, place.path)]
+    expect_ok(reply)
+    if stepped_aside and not place.keep_old:
+        (reply,) = yield [wire.remove(place.aside)]
+        expect_ok(reply)
+
+
+def _write_temp(
+    source: Source,
+    place: Placement,
+    capabilities: Capabilities,
+    acknowledged: Callable[[int], None],
+) -> Conversation[Uploaded]:
+    (reply,) = yield [wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))]
+    handle = expect_handle(reply)
+    pieces = _Pieces(source, capabilities.max_write)
+    try:
+        if source.size > capabilities.max_write:
+            yield Lanes([_lane(handle, pieces, acknowledged) for _ in range(LANES)])
+            last = b""
+        else:
+            last = pieces.next()
+        identity = source.verify()
+        yield from _finish_temp(handle, place, source.size, last)
+        acknowledged(len(last))
+    except Exception:
+        # The handle may be closed already, the link lost: the first error is what matters, and
+        # a temporary file that stays is removed by the next cycle's recovery.
+        yield [wire.close(handle), wire.remove(place.temp)]
+        raise
+    return Uploaded(source.size, pieces.digest(), identity)
+
+
+class _Pieces:
+    """Cuts a source into writes, in order, hashing as it goes; shared by the lanes of a file."""
+
+    def __init__(self, source: Source, length: int) -> None:
+        self._source = source
+        self._length = length
+        self._hash = xxhash.xxh3_128()
+        self._stopped = False
+        self.offset = 0
+
+    def next(self) -> bytes:
+        """The next piece, b"" at the end or after `stop`."""
+        if self._stopped:
+            return b""
+        data = self._source.read(self._length)
+        self._hash.update(data)
+        self.offset += len(data)
+        return data
+
+    def stop(self) -> None:
+        """Hand out no more, since a write has failed."""
+        self._stopped = True
+
+    def digest(self) -> bytes:
+        """xxh3-128 of all that was handed out."""
+        return self._hash.digest()
+
+
+def _lane(
+    handle: bytes, pieces: _Pieces, acknowledged: Callable[[int], None]
+) -> Conversation[None]:
+    try:
+        while data := pieces.next():
+            (reply,) = yield [wire.write(handle, pieces.offset - len(data), data)]
+            expect_ok(reply)
+            acknowledged(len(data))
+    except Exception:
+        pieces.stop()
+        raise
+
+
+def _finish_temp(handle: bytes, place: Placement, size: int, data: bytes) -> Conversation[None]:
+    """Write `data` (the whole of a small file), set times and mode, check the size, close."""
+    before = [wire.write(handle, 0, data)] if data else []
+    if place.attrs != wire.NO_ATTRS:
+        before.append(wire.fsetstat(handle, place.attrs))
+    answers = yield [*before, wire.fstat(handle), wire.close(handle)]
+    if data:
+        expect_ok(answers[0])
+    expect_ok(answers[-1])
+    if not _is_as_wanted(answers[-2], place, size):
+        # Some servers work on requests out of order, or cannot set attributes by handle.
+        yield from _settle_by_path(place, size)
+
+
+def _is_as_wanted(reply: Reply, place: Placement, size: int) -> bool:
+    """Whether size and mtime are known and right; a server that sends neither is not trusted."""
+    if not isinstance(reply, Attrs) or reply.size != size:
+        return False
+    return place.attrs.mtime in (None, reply.mtime)
+
+
+def _settle_by_path(place: Placement, size: int) -> Conversation[None]:
+    if place.attrs != wire.NO_ATTRS:
+        (reply,) = yield [wire.setstat(place.temp, place.attrs)]
+        expect_ok(reply)
+    (reply,) = yield [wire.lstat(place.temp)]
+    found = expect_attrs(reply).size
+    if found is not None and found != size:
+        raise RequestError(f"{found} of {size} bytes arrived", "size-mismatch")
