@@ -27,6 +27,7 @@ from skynet.sftp.replies import (
 from skynet.sftp.session import Conversation, Lanes
 from skynet.sftp.wire import Attrs
 
+RENAME_REFUSED = "rename-refused"  # all went well up to the rename into place
 LANES = 16  # writes in flight for one file: 4 MiB, twice what OpenSSH's window lets through
 
 
@@ -107,8 +108,9 @@ def publish(place: Placement, capabilities: Capabilities) -> Conversation[None]:
             return
         (reply,) = yield [wire.posix_rename(place.temp, place.path)]
         expect_ok(reply)
-    except RequestError:
+    except RequestError as error:
         yield [wire.remove(place.temp)]  # the error tells the story, whatever this answers
+        error.code = RENAME_REFUSED if error.code == "failure" else error.code
         raise
 
 

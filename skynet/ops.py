@@ -1,0 +1,129 @@
+"""Operations on the remote tree, and what each of them does to it.
+
+`effect` is the only definition of that: the planner relies on it, the manifest records it, tests
+replay it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from skynet.errors import Problem
+from skynet.tree import Drop, Edit, Entry, Move, Put, Tree, edit
+
+
+class Mkdir(msgspec.Struct, frozen=True, gc=False, tag="mkdir"):
+    """Make a directory, or accept one that is there."""
+
+    path: bytes
+    entry: Entry
+
+
+class Upload(msgspec.Struct, frozen=True, gc=False, tag="upload"):
+    """Put a local file or link in place of `replaces`. The digest is known once it is sent."""
+
+    path: bytes
+    entry: Entry
+    replaces: Entry | None = None
+
+
+class Rename(msgspec.Struct, frozen=True, gc=False, tag="rename"):
+    """Move what is at `source` to `path`, where nothing is."""
+
+    path: bytes
+    source: bytes
+    entry: Entry
+
+
+class SetMeta(msgspec.Struct, frozen=True, gc=False, tag="setmeta"):
+    """Give a file or directory whose content is right the mode and times of `entry`."""
+
+    path: bytes
+    entry: Entry
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False, tag="delete"):
+    """Move a file or link into the trash, or remove it, as the policy says."""
+
+    path: bytes
+    entry: Entry
+    foreign: bool = False
+
+
+class Rmdir(msgspec.Struct, frozen=True, gc=False, tag="rmdir"):
+    """Remove an empty directory."""
+
+    path: bytes
+    foreign: bool = False
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, tag="record"):
+    """Make the manifest say what is already so; None: nothing is at the path. Sends nothing."""
+
+    path: bytes
+    entry: Entry | None
+
+
+Op = Mkdir | Upload | Rename | SetMeta | Delete | Rmdir | Record
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Operations in a valid order. needs[i]: indexes of the operations that ops[i] waits for."""
+
+    ops: Sequence[Op]
+    needs: Sequence[Sequence[int]]
+    problems: Sequence[Problem] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what the plan destroys; an approval is bound to it. 12 hex digits."""
+        digest = hashlib.blake2b(digest_size=6)
+        for op in self.ops:
+            if isinstance(op, Delete | Rmdir) or (isinstance(op, Upload) and op.replaces):
+                kind = type(op).__name__.encode()
+                digest.update(b"%b %d:%b" % (kind, len(op.path), op.path))
+        return digest.hexdigest()
+
+    def counts(self) -> Counter[str]:
+        """How many operations of each kind, and the `bytes` of content that uploads send."""
+        return tally(self.ops)
+
+
+def kind(op: Op) -> str:
+    """The name of an operation in reports: upload, rename, delete, ..."""
+    return type(op).__name__.lower()
+
+
+def tally(ops: Iterable[Op]) -> Counter[str]:
+    """How many operations of each kind, and the `bytes` of content that uploads send."""
+    counts: Counter[str] = Counter()
+    for op in ops:
+        counts[kind(op)] += 1
+        if isinstance(op, Upload):
+            counts["bytes"] += op.entry.size
+    return counts
+
+
+def effect(op: Op) -> Edit:
+    """What the operation, done, has changed in the remote tree."""
+    match op:
+        case Rename(path=path, source=source):
+            return Move(source, path)
+        case Delete(path=path) | Rmdir(path=path) | Record(path=path, entry=None):
+            return Drop(path)
+        case _:
+            assert op.entry is not None
+            return Put(op.path, op.entry)
+
+
+def replay(tree: Tree, ops: Iterable[Op]) -> dict[bytes, Entry]:
+    """The tree that the operations make of `tree`."""
+    result = dict(tree)
+    edit(result, map(effect, ops))
+    return result

@@ -1,0 +1,337 @@
+"""The plan: which operations turn the remote tree into the local one, moving the fewest bytes.
+
+Pure: findings and policy in, a Plan out, the same for the same input. `Plan.needs` says which
+operations must be done before which; the order of `Plan.ops` obeys it, and every prefix of that
+order leaves a valid tree.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from skynet.errors import Problem
+from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload
+from skynet.tree import DIR, FILE, Entry, is_below, name, order, parent
+
+OWNER_ACCESS = 0o700
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """One path where there may be something to do.
+
+    remote: what the remote holds, as far as is known. local: what it should hold; a file's digest
+    is b"" while unknown. None is nothing. foreign: `remote` is not skynet's work. stale: the
+    manifest says something else than `remote`.
+    """
+
+    path: bytes
+    remote: Entry | None
+    local: Entry | None
+    foreign: bool = False
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the planner may do. keeps_*: what the remote file system was found to keep."""
+
+    complete_sync: bool = False
+    empty_dirs: bool = False
+    remove_foreign: bool = True
+    may_delete: bool = True
+    keeps_times: bool = True
+    keeps_modes: bool = True
+
+
+def same_meta(local: Entry, remote: Entry, policy: Policy) -> bool:
+    """Whether mode and times agree, as far as the remote keeps them."""
+    if policy.keeps_modes and None not in (local.mode, remote.mode) and local.mode != remote.mode:
+        return False
+    return not (policy.keeps_times and local.kind == FILE and local.mtime_ns != remote.mtime_ns)
+
+
+def undecided(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings whose local file must be hashed before anything can be planned.
+
+    Either the remote holds a file of the same size there, or a file of that size has vanished
+    somewhere else, so that this one may be it.
+    """
+    findings = list(findings)
+    vanished = {f.remote.size for f in findings if f.remote is not None and _is_vanished(f)}
+    return [f for f in findings if _wants_digest(f, vanished)]
+
+
+def _wants_digest(finding: Finding, vanished_sizes: set[int]) -> bool:
+    local, remote = finding.local, finding.remote
+    if local is None or local.kind != FILE or local.digest:
+        return False
+    if remote is None:
+        return local.size in vanished_sizes
+    return remote.kind == FILE and remote.size == local.size and bool(remote.digest)
+
+
+def _is_vanished(finding: Finding) -> bool:
+    """Whether a file of ours is gone locally, and its content might be found elsewhere."""
+    remote = finding.remote
+    return (
+        finding.local is None
+        and remote is not None
+        and remote.kind == FILE
+        and bool(remote.digest)
+        and not finding.foreign
+    )
+
+
+def make_plan(findings: Iterable[Finding], policy: Policy) -> Plan:
+    """The operations that make the remote what `local` says, wherever `policy` allows.
+
+    A finding must come after those of the directories above it.
+    """
+    draft = _Draft(list(findings), policy)
+    draft.decide()
+    return draft.finish()
+
+
+class _Draft:
+    """A plan being made: operations by stage, each stage in tree order.
+
+    The stages: clear what stands where a directory or file must go, make directories, rename,
+    send, set attributes, record, delete, remove directories.
+    """
+
+    def __init__(self, findings: list[Finding], policy: Policy) -> None:
+        self.policy = policy
+        self.findings = findings
+        self.cleared = [f.path for f in findings if _directory_in_the_way(f)]
+        self.stuck = {d for d in self.cleared if self._keeps_something_below(d)}
+        self.moves = _find_moves(findings, policy, self.cleared)
+        self.problems: list[Problem] = []
+        self.clear: list[Op] = []
+        self.clear_dirs: list[Op] = []
+        self.mkdirs: list[Op] = []
+        self.renames: list[Op] = []
+        self.uploads: list[Op] = []
+        self.metas: list[Op] = []
+        self.records: list[Op] = []
+        self.deletes: list[Op] = []
+        self.rmdirs: list[Op] = []
+
+    def decide(self) -> None:
+        moved_away = {old.path for old in self.moves.values()}
+        wanted_dirs = self._wanted_directories()
+        for finding in self.findings:
+            if finding.local is None:
+                if finding.path not in moved_away:
+                    self._decide_gone(finding)
+            elif finding.local.kind == DIR:
+                self._decide_directory(finding, finding.local, wanted_dirs)
+            else:
+                self._decide_file(finding, finding.local)
+
+    def finish(self) -> Plan:
+        ops = [
+            *self.clear,
+            *_deepest_first(self.clear_dirs),
+            *self.mkdirs,
+            *self.renames,
+            *self.uploads,
+            *self.metas,
+            *self.records,
+            *self.deletes,
+            *_deepest_first(self.rmdirs),
+        ]
+        return Plan(ops, _needs(ops), self.problems)
+
+    def _wanted_directories(self) -> set[bytes]:
+        """New directories that hold something to mirror; all of them with empty_dirs."""
+        if self.policy.empty_dirs:
+            return {f.path for f in self.findings}
+        wanted: set[bytes] = set()
+        for finding in self.findings:
+            if finding.local is not None and finding.local.kind != DIR:
+                above = parent(finding.path)
+                while above and above not in wanted:
+                    wanted.add(above)
+                    above = parent(above)
+        return wanted
+
+    def _decide_gone(self, finding: Finding) -> None:
+        remote, path = finding.remote, finding.path
+        if remote is None:
+            self.records.append(Record(path, None))
+        elif self._is_in_the_way(path):
+            self._remove(finding, remote, self.clear, self.clear_dirs)
+        elif self._may_remove(finding):
+            self._remove(finding, remote, self.deletes, self.rmdirs)
+        elif not finding.foreign and not self.policy.complete_sync:
+            kept = msgspec.structs.replace(remote, retained=True)
+            if finding.stale or kept != remote:
+                self.records.append(Record(path, kept))
+        elif finding.stale and not finding.foreign:
+            self.records.append(Record(path, remote))
+
+    def _may_remove(self, finding: Finding) -> bool:
+        if not (self.policy.complete_sync and self.policy.may_delete):
+            return False
+        return self.policy.remove_foreign or not finding.foreign
+
+    def _keeps_something_below(self, directory: bytes) -> bool:
+        below = (f for f in self.findings if f.remote is not None and is_below(f.path, directory))
+        return not all(self._may_remove(f) for f in below)
+
+    def _is_in_the_way(self, path: bytes) -> bool:
+        return any(is_below(path, d) and d not in self.stuck for d in self.cleared)
+
+    @staticmethod
+    def _remove(finding: Finding, remote: Entry, files: list[Op], directories: list[Op]) -> None:
+        if remote.kind == DIR:
+            directories.append(Rmdir(finding.path, finding.foreign))
+        else:
+            files.append(Delete(finding.path, remote, finding.foreign))
+
+    def _decide_directory(self, finding: Finding, local: Entry, wanted: set[bytes]) -> None:
+        path, remote = finding.path, finding.remote
+        if remote is None or remote.kind != DIR:
+            if path not in wanted:
+                return
+            if remote is not None:
+                self.clear.append(Delete(path, remote, finding.foreign))
+            self._make_directory(path, local)
+        elif not same_meta(local, remote, self.policy):
+            self.metas.append(SetMeta(path, local))
+        elif finding.stale or remote != local:
+            self.records.append(Record(path, local))
+
+    def _make_directory(self, path: bytes, local: Entry) -> None:
+        # Its owner must be able to fill it; a stricter mode is set when that is done.
+        if local.mode is None or local.mode & OWNER_ACCESS == OWNER_ACCESS:
+            self.mkdirs.append(Mkdir(path, local))
+            return
+        open_mode = msgspec.structs.replace(local, mode=local.mode | OWNER_ACCESS)
+        self.mkdirs.append(Mkdir(path, open_mode))
+        self.metas.append(SetMeta(path, local))
+
+    def _decide_file(self, finding: Finding, local: Entry) -> None:
+        path, remote = finding.path, finding.remote
+        if path in self.moves:
+            self._move(path, local)
+        elif remote is None:
+            self.uploads.append(Upload(path, local))
+        elif path in self.stuck:
+            self.problems.append(
+                Problem(
+                    path,
+                    "directory-in-the-way",
+                    "On the remote it is a directory with files that are kept there; "
+                    "move them away, or let complete-sync remove them.",
+                )
+            )
+        elif remote.kind == DIR:
+            self.clear_dirs.append(Rmdir(path, finding.foreign))
+            self.uploads.append(Upload(path, local))
+        elif not _same_content(finding, local, remote):
+            self.uploads.append(Upload(path, local, remote))
+        else:
+            self._decide_meta(finding, local, remote)
+
+    def _decide_meta(self, finding: Finding, local: Entry, remote: Entry) -> None:
+        known = local if local.digest else msgspec.structs.replace(local, digest=remote.digest)
+        # A listing has whole seconds only; what is adopted agrees within the second.
+        seen = remote
+        if finding.foreign:
+            seen = msgspec.structs.replace(remote, mtime_ns=local.mtime_ns)
+        if not same_meta(known, seen, self.policy):
+            self.metas.append(SetMeta(finding.path, known))
+        elif finding.stale or known != remote:
+            self.records.append(Record(finding.path, known))
+
+    def _move(self, path: bytes, local: Entry) -> None:
+        source = self.moves[path]
+        assert source.remote is not None
+        self.renames.append(Rename(path, source.path, source.remote))
+        if not same_meta(local, source.remote, self.policy) or source.remote.retained:
+            self.metas.append(SetMeta(path, local))
+
+
+def _deepest_first(ops: list[Op]) -> list[Op]:
+    return sorted(ops, key=lambda op: order(op.path), reverse=True)
+
+
+def _directory_in_the_way(finding: Finding) -> bool:
+    return (
+        finding.remote is not None
+        and finding.remote.kind == DIR
+        and finding.local is not None
+        and finding.local.kind != DIR
+    )
+
+
+def _same_content(finding: Finding, local: Entry, remote: Entry) -> bool:
+    if local.kind != remote.kind:
+        return False
+    if local.kind != FILE:
+        return local.link == remote.link
+    if local.size != remote.size:
+        return False
+    if local.digest and remote.digest:
+        return local.digest == remote.digest
+    # Adoption: nothing is known of the remote content but what its listing says.
+    return finding.foreign and local.mtime_ns // 10**9 == remote.mtime_ns // 10**9
+
+
+def _find_moves(
+    findings: Sequence[Finding], policy: Policy, cleared: Sequence[bytes]
+) -> dict[bytes, Finding]:
+    """New path -> finding of the old one, for files whose content turned up where nothing was."""
+    vanished: dict[tuple[int, bytes], list[Finding]] = defaultdict(list)
+    for f in findings:
+        if _is_vanished(f) and not any(is_below(f.path, d) for d in cleared):
+            assert f.remote is not None
+            if policy.complete_sync or not f.remote.retained:
+                vanished[f.remote.size, f.remote.digest].append(f)
+    moves: dict[bytes, Finding] = {}
+    for f in findings:
+        if f.remote is None and f.local is not None and f.local.digest:
+            sources = vanished.get((f.local.size, f.local.digest))
+            if sources:
+                best = next((s for s in sources if name(s.path) == name(f.path)), sources[0])
+                sources.remove(best)
+                moves[f.path] = best
+    return moves
+
+
+def _needs(ops: Sequence[Op]) -> list[tuple[int, ...]]:
+    """For each operation the earlier ones that must be done first."""
+    maker: dict[bytes, int] = {}  # path -> what makes an entry there
+    clearer: dict[bytes, int] = {}  # path -> what frees it
+    leaving: dict[bytes, list[int]] = defaultdict(list)  # directory -> what empties it
+    needs: list[tuple[int, ...]] = []
+    fillers: dict[bytes, list[int]] = defaultdict(list)  # directory -> what is put into it
+    for index, op in enumerate(ops):
+        mine: list[int] = []
+        if isinstance(op, Delete | Rmdir):
+            mine += leaving.get(op.path, ()) if isinstance(op, Rmdir) else ()
+            clearer[op.path] = index
+            leaving[parent(op.path)].append(index)
+        elif isinstance(op, SetMeta):
+            mine += [maker[op.path]] if op.path in maker else []
+            mine += fillers.get(op.path, ())
+        elif not isinstance(op, Record):
+            mine += [found[p] for found, p in _before(op, maker, clearer) if p in found]
+            maker[op.path] = index
+            fillers[parent(op.path)].append(index)
+            if isinstance(op, Rename):
+                leaving[parent(op.source)].append(index)
+        needs.append(tuple(mine))
+    return needs
+
+
+def _before(
+    op: Op, maker: dict[bytes, int], clearer: dict[bytes, int]
+) -> tuple[tuple[dict[bytes, int], bytes], ...]:
+    """What must be made and freed before something can be put at `op.path`."""
+    return (maker, parent(op.path)), (clearer, op.path)

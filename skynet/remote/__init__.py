@@ -1,0 +1,6 @@
+"""The verbs sync needs of a remote, and their implementation over SFTP."""
+
+from skynet.remote.sftp import SftpRemote
+from skynet.remote.verbs import Facts, Listed, Outcome, Remote, Site, Trash
+
+__all__ = ["Facts", "Listed", "Outcome", "Remote", "SftpRemote", "Site", "Trash"]

@@ -1,0 +1,192 @@
+"""skynet's own files on the remote: small reads, streams, atomic replacement, exclusive creation.
+
+A handle is good on one channel only, so every step that needs one is a conversation of its own:
+a long file is read and written in pieces of BATCH bytes, each with its own OPEN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from skynet.errors import RequestError
+from skynet.sftp import wire
+from skynet.sftp.client import Capabilities, Client
+from skynet.sftp.replies import (
+    NO_SUCH_FILE,
+    OK,
+    Handle,
+    Status,
+    expect_data,
+    expect_handle,
+    expect_ok,
+    is_status,
+    refusal,
+)
+from skynet.sftp.session import Conversation
+from skynet.sftp.upload import Placement, publish
+
+BATCH = 8 << 20
+
+
+class OwnFiles:
+    """Files below `directory`; see verbs.Remote. `temp_name()` makes full, unique names."""
+
+    def __init__(self, client: Client, directory: bytes, temp_name: Callable[[], bytes]) -> None:
+        self._client = client
+        self._directory = directory
+        self._temp_name = temp_name
+
+    def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
+        """The bytes at (name, offset, length), None without a file. Two round trips."""
+        return self._client.call(
+            _peek([(self._full(name), offset, length) for name, offset, length in wanted])
+        )
+
+    def read(self, name: bytes) -> Iterator[bytes] | None:
+        """A whole file in chunks, None if it does not exist."""
+        try:
+            return read_file(self._client, self._full(name))
+        except RequestError as error:
+            if error.code == "no-such-file":
+                return None
+            raise
+
+    def replace(self, name: bytes, chunks: Iterable[bytes]) -> None:
+        """Write under a temporary name and rename into place."""
+        temp = self._temp_name()
+        offset, flags = 0, wire.WRITE_NEW
+        for batch in _batches(chunks):
+            self._write(temp, flags, offset, batch)
+            offset, flags = offset + len(batch), wire.WRITE_IN_PLACE
+        place = Placement(temp, self._full(name), self._temp_name())
+        self._client.call(publish(place, self._client.capabilities))
+
+    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
+        """Write into a file, which is made if it does not exist."""
+        self._write(self._full(name), wire.WRITE_IN_PLACE, offset, data)
+
+    def create(self, name: bytes, data: bytes) -> bool:
+        """Make a file that does not exist yet; False if it does."""
+        return self._client.call(_create(self._full(name), data))
+
+    def rename(self, source: bytes, name: bytes) -> bool:
+        """Rename to a free name; False if `source` does not exist."""
+        return self._client.call(_rename(self._full(source), self._full(name)))
+
+    def remove(self, name: bytes) -> None:
+        """Remove a file; it is fine if it does not exist."""
+        self._client.call(_remove(self._full(name)))
+
+    def _write(self, path: bytes, flags: int, offset: int, data: bytes) -> None:
+        self._client.call(_write(path, flags, offset, data, self._client.capabilities))
+
+    def _full(self, name: bytes) -> bytes:
+        return self._directory + b"/" + name
+
+
+def read_file(client: Client, path: bytes) -> Iterator[bytes]:
+    """A file's content in chunks. The first is read at once, so RequestError comes from here."""
+    first, at_end = client.call(_read(path, 0, client.capabilities.max_read))
+    return _read_on(client, path, first, at_end)
+
+
+def _read_on(client: Client, path: bytes, data: bytes, at_end: bool) -> Iterator[bytes]:
+    offset = 0
+    while data:
+        yield data
+        if at_end:
+            return
+        offset += len(data)
+        data, at_end = client.call(_read(path, offset, client.capabilities.max_read))
+
+
+def _read(path: bytes, offset: int, length: int) -> Conversation[tuple[bytes, bool]]:
+    """(up to BATCH bytes, whether the file ends there)."""
+    (reply,) = yield [wire.open_file(path, wire.READ_ONLY)]
+    handle = expect_handle(reply)
+    starts = range(offset, offset + BATCH, length)
+    answers = yield [*(wire.read(handle, start, length) for start in starts), wire.close(handle)]
+    pieces = []
+    for answer in answers[:-1]:
+        pieces.append(expect_data(answer))
+        if len(pieces[-1]) < length:  # what follows a short read is not contiguous
+            break
+    ended = not pieces[-1]
+    return b"".join(pieces), ended
+
+
+def _write(
+    path: bytes, flags: int, offset: int, data: bytes, capabilities: Capabilities
+) -> Conversation[None]:
+    (reply,) = yield [wire.open_file(path, flags, wire.Attrs(mode=0o600))]
+    handle = expect_handle(reply)
+    step = capabilities.max_write
+    answers = yield [
+        *(
+            wire.write(handle, offset + start, data[start : start + step])
+            for start in range(0, len(data), step)
+        ),
+        wire.close(handle),
+    ]
+    for answer in answers:
+        expect_ok(answer)
+
+
+def _peek(wanted: Sequence[tuple[bytes, int, int]]) -> Conversation[list[bytes | None]]:
+    opened = yield [wire.open_file(path, wire.READ_ONLY) for path, _, _ in wanted]
+    requests: list[wire.Request] = []
+    for reply, (_, offset, length) in zip(opened, wanted, strict=True):
+        if isinstance(reply, Handle):
+            requests += [wire.read(reply.handle, offset, length), wire.close(reply.handle)]
+        elif not is_status(reply, NO_SUCH_FILE):
+            expect_handle(reply)
+    answers = iter((yield requests))
+    found: list[bytes | None] = []
+    for reply in opened:
+        if isinstance(reply, Handle):
+            found.append(expect_data(next(answers)))
+            expect_ok(next(answers))
+        else:
+            found.append(None)
+    return found
+
+
+def _create(path: bytes, data: bytes) -> Conversation[bool]:
+    (reply,) = yield [wire.open_file(path, wire.WRITE_NEW, wire.Attrs(mode=0o600))]
+    if not isinstance(reply, Handle):
+        (there,) = yield [wire.lstat(path)]
+        if isinstance(there, wire.Attrs):
+            return False
+        expect_handle(reply)
+    handle = expect_handle(reply)
+    for answer in (yield [wire.write(handle, 0, data), wire.close(handle)]):
+        expect_ok(answer)
+    return True
+
+
+def _rename(source: bytes, path: bytes) -> Conversation[bool]:
+    (reply,) = yield [wire.rename(source, path)]
+    if is_status(reply, NO_SUCH_FILE):
+        return False
+    expect_ok(reply)
+    return True
+
+
+def _remove(path: bytes) -> Conversation[None]:
+    (reply,) = yield [wire.remove(path)]
+    if isinstance(reply, Status) and reply.code not in (OK, NO_SUCH_FILE):
+        raise refusal(reply)
+
+
+def _batches(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of about BATCH; one empty piece if there are none."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size >= BATCH:
+            yield b"".join(held)
+            held, size = [], 0
+    if held or not size:
+        yield b"".join(held)

@@ -1,0 +1,138 @@
+"""What sync needs of a remote, whatever it is made of. Tests have one in memory.
+
+Paths are relative to the target directory. Everything of skynet's own is below `.skynet` there;
+`own` names are relative to that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from skynet.ops import Op
+from skynet.tree import Entry
+
+if TYPE_CHECKING:
+    from skynet.sftp.upload import Source
+
+OWN = b".skynet"
+TEMPS = b"tmp"
+TRASH = b"trash"
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the remote file system was found to do, when it was first used."""
+
+    keeps_times: bool = True
+    keeps_modes: bool = True
+    folds_case: bool = False
+
+
+class Site(NamedTuple):
+    """What is at the target. is_prepared: `.skynet` is there and can take uploads."""
+
+    exists: bool
+    is_prepared: bool
+
+
+class Listed(NamedTuple):
+    """One remote directory. Times are whole seconds, in nanoseconds; digests are unknown.
+
+    unknown: names of what can be no entry (devices, or what the server says too little of).
+    error: why it could not be listed whole; nothing may be concluded from absence then.
+    """
+
+    directory: bytes
+    children: dict[bytes, Entry]
+    unknown: frozenset[bytes]
+    error: Exception | None
+
+
+class Outcome(NamedTuple):
+    """An operation that has ended. `op` holds the digest of what was sent.
+
+    identity: the local file's stat identity to record, b"" if none was read. error: RequestError,
+    TornRead, OSError or RemoteStopped; None when the operation is done.
+    """
+
+    op: Op
+    identity: bytes
+    error: Exception | None
+
+
+class Trash(NamedTuple):
+    """Where deleted versions go. stamp: a directory name that no other cycle uses; b"": nowhere.
+
+    keep_replaced: versions that an upload replaces go there too.
+    """
+
+    stamp: bytes = b""
+    keep_replaced: bool = False
+
+
+class Remote(Protocol):
+    """A target directory. Errors of the link and of the remote as a whole are raised."""
+
+    facts: Facts
+    trash: Trash
+
+    def examine(self) -> Site:
+        """What is at the target. TargetError if it can be no mirror."""
+
+    def prepare(self) -> None:
+        """Make the target and `.skynet`; what is there already stays. TargetError."""
+
+    def probe(self) -> Facts:
+        """Find out what the file system does, with a file of our own; it must be prepared."""
+
+    def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
+        """Every directory, a parent before its children, in `tree.order`, the root first.
+
+        Directories that `hides` (their path) are not entered.
+        """
+
+    def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
+        """Begin an operation; an upload of a file reads `open_source()`."""
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """The operations that have ended since the last call; waits for the first of them."""
+
+    def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
+        """The bytes at (own name, offset, length): fewer at the end, None without a file."""
+
+    def read(self, name: bytes) -> Iterator[bytes] | None:
+        """A whole own file in chunks, None if it does not exist."""
+
+    def replace(self, name: bytes, chunks: Iterable[bytes]) -> None:
+        """Write an own file under a temporary name and rename it into place."""
+
+    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
+        """Write into an own file, which is made if it does not exist."""
+
+    def create(self, name: bytes, data: bytes) -> bool:
+        """Make an own file that does not exist yet; False if it does."""
+
+    def rename(self, source: bytes, name: bytes) -> bool:
+        """Rename an own file to a name that is free; False if `source` does not exist."""
+
+    def remove(self, name: bytes) -> None:
+        """Remove an own file; it is fine if it does not exist."""
+
+    def clear_temps(self) -> int:
+        """Remove what broken uploads left behind; how many files that was."""
+
+    def expire_trash(self, before: bytes) -> None:
+        """Remove what was put into the trash under a stamp that sorts before `before`."""
+
+    def content(self, path: bytes) -> Iterator[bytes]:
+        """A mirrored file's content in chunks. RequestError."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """`requests` sent, `mutations` among them, and acknowledged content `bytes`."""
+
+    def close(self) -> None:
+        """End the session."""

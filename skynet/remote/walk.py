@@ -1,0 +1,118 @@
+"""The audit: every directory of the remote, listed ahead of whoever reads, in tree order.
+
+Listings are asked for many at a time and arrive in any order. The directories that are known and
+not yet handed out are kept sorted, and the smallest is asked for first; so what is held in memory
+stays within AHEAD directories, however large the tree is.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from queue import SimpleQueue
+
+from skynet.errors import LinkLost, ProtocolError, RequestError
+from skynet.remote.verbs import Listed
+from skynet.sftp import replies, wire
+from skynet.sftp.client import Client
+from skynet.sftp.session import Conversation
+from skynet.tree import DIR, FILE, LINK, Entry, join, order
+
+AHEAD = 256  # directories listed and not yet handed out
+READS_AT_ONCE = 32  # READDIR requests in flight for one large directory
+MAX_ENTRIES = 4_000_000  # in one directory; a listing that goes on is a server gone mad
+
+
+def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
+    """Every directory below `root`, itself (as b"") first; see verbs.Remote.walk."""
+    arrived: SimpleQueue[tuple[bytes, Listed | None, BaseException | None]] = SimpleQueue()
+    known = [(order(b""), b"")]  # to be handed out
+    waiting = [(order(b""), b"")]  # to be asked for
+    listed: dict[bytes, Listed] = {}
+    in_flight = 0
+    while known:
+        _, directory = known[0]
+        while waiting and (in_flight + len(listed) < AHEAD or waiting[0][1] == directory):
+            _, path = heappop(waiting)
+            client.submit(
+                _list(root, path), lambda got, error, p=path: arrived.put((p, got, error))
+            )
+            in_flight += 1
+        if directory not in listed:
+            path, got, error = arrived.get()  # the client's supervisor bounds this wait
+            in_flight -= 1
+            listed[path] = _accept(path, got, error)
+            for name, entry in listed[path].children.items():
+                child = join(path, name)
+                if entry.kind == DIR and not hides(child):
+                    heappush(known, (order(child), child))
+                    heappush(waiting, (order(child), child))
+            continue
+        heappop(known)
+        yield listed.pop(directory)
+
+
+def _accept(path: bytes, got: Listed | None, error: BaseException | None) -> Listed:
+    if got is not None:
+        return got
+    if isinstance(error, RequestError):
+        return Listed(path, {}, frozenset(), error)
+    raise error or LinkLost("The listing was given up.")
+
+
+def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
+    full = join(root, directory) if directory else root
+    (reply,) = yield [wire.opendir(full)]
+    handle = replies.expect_handle(reply)
+    names: list[replies.Name] = []
+    at_once, at_end = 2, False
+    while not at_end:
+        answers = yield [wire.readdir(handle)] * at_once
+        for answer in answers:
+            more = replies.expect_names(answer)
+            names += more
+            at_end = at_end or not more
+        if len(names) > MAX_ENTRIES:
+            raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
+        at_once = min(2 * at_once, READS_AT_ONCE)
+    yield [wire.close(handle)]
+    return (yield from _understand(full, directory, names))
+
+
+def _understand(full: bytes, directory: bytes, names: list[replies.Name]) -> Conversation[Listed]:
+    children: dict[bytes, Entry] = {}
+    unknown: set[bytes] = set()
+    links: list[bytes] = []
+    for name, attrs in names:
+        if name in (b".", b".."):
+            continue
+        if not name or b"/" in name or b"\0" in name or name in children:
+            raise ProtocolError(f"The server lists an impossible name: {name[:80]!r}.")
+        entry = entry_of(attrs)
+        if entry is None:
+            unknown.add(name)
+            continue
+        children[name] = entry
+        if entry.kind == LINK:
+            links.append(name)
+    if links:
+        answers = yield [wire.readlink(join(full, name)) for name in links]
+        for name, answer in zip(links, answers, strict=True):
+            target = replies.expect_names(answer)
+            children[name] = Entry(LINK, link=target[0].name if target else b"")
+    return Listed(directory, children, frozenset(unknown), None)
+
+
+def entry_of(attrs: wire.Attrs) -> Entry | None:
+    """What a listing says of a name; None if that is too little, or no entry can hold it."""
+    if attrs.mode is None:
+        return None
+    permissions = stat.S_IMODE(attrs.mode)
+    if stat.S_ISDIR(attrs.mode):
+        return Entry(DIR, mode=permissions)
+    if stat.S_ISLNK(attrs.mode):
+        return Entry(LINK)
+    if not stat.S_ISREG(attrs.mode) or attrs.size is None or attrs.mtime is None:
+        return None
+    return Entry(FILE, attrs.size, attrs.mtime * 1_000_000_000, permissions)

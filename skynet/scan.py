@@ -1,0 +1,235 @@
+"""The local tree: listing directories, stat identities, reading and hashing files.
+
+A file's *identity* is its stat as bytes: nanosecond times, size, inode and mode. Content that was
+hashed under an identity still has that hash while the identity is the same, with one exception:
+a write within the clock's resolution of the last one may leave no trace in the times. So an
+identity is recorded only when the file had been still for RACY_NS; until then RACY stands for it,
+and the next scan hashes the file again ("racily clean", as git has it).
+
+Nothing here follows a symbolic link or blocks on a special file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import xxhash
+
+from skynet.errors import Problem, SourceError, TornRead
+from skynet.rules import IGNORE_FILE, parse_ignore_file, shown
+from skynet.tree import DIR, FILE, LINK, Entry, Kind, join
+
+RACY_NS = 2_000_000_000
+RACY = b"?"
+UNKNOWN = b""  # the manifest was loaded anew: nothing is known of the local file
+
+MAX_IGNORE_FILE = 1 << 20
+_HASH_CHUNK = 1 << 20
+_IDENTITY = struct.Struct("<qqqQI")
+_MOUNT_POINT_TAG = 0xA0000003  # a Windows junction, which could lead anywhere
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class Listing(NamedTuple):
+    """One directory: the stat of each child that can be mirrored, and what stood in the way.
+
+    unknown: children that exist but could not be looked at; all of them if `failed`.
+    """
+
+    children: dict[bytes, os.stat_result]
+    problems: list[Problem]
+    unknown: set[bytes]
+    special: int
+    failed: bool
+
+
+def identity(status: os.stat_result) -> bytes:
+    """What tells one state of a file from another, see the module's text."""
+    return _IDENTITY.pack(
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_size,
+        status.st_ino & 0xFFFF_FFFF_FFFF_FFFF,
+        status.st_mode,
+    )
+
+
+def settled(status: os.stat_result, now_ns: int) -> bytes:
+    """The identity to record for content read just before `now_ns`: RACY if too young.
+
+    The change time cannot be set by programs, so it also serves files dated into the future;
+    Windows has none, there it is the modification time.
+    """
+    touched = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
+    return identity(status) if touched < now_ns - RACY_NS else RACY
+
+
+def kind_of(status: os.stat_result) -> Kind | None:
+    """The kind of entry, None for devices, pipes, sockets and junctions."""
+    if stat.S_ISREG(status.st_mode):
+        return FILE
+    if getattr(status, "st_reparse_tag", 0) == _MOUNT_POINT_TAG:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return DIR
+    return LINK if stat.S_ISLNK(status.st_mode) else None
+
+
+class Root:
+    """The local directory of a mirror. `now_ns` is the wall clock, in nanoseconds since 1970."""
+
+    def __init__(self, path: bytes, now_ns: Callable[[], int]) -> None:
+        self.path = path
+        self._now_ns = now_ns
+        self.identity = self._identify()
+
+    def verify(self) -> None:
+        """SourceError if the directory is no longer the one it was: unmounted or replaced."""
+        if self._identify() != self.identity:
+            raise SourceError(
+                f"The source {shown(self.path)} was replaced by another directory while skynet "
+                "worked on it; nothing was deleted. Look at it, then run skynet again."
+            )
+
+    def patterns(self) -> list[str]:
+        """The lines of the ignore file at the root, none if there is no such file."""
+        try:
+            with open(self._full(IGNORE_FILE), "rb") as file:
+                content = file.read(MAX_IGNORE_FILE + 1)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SourceError(
+                f"{shown(self._full(IGNORE_FILE))} cannot be read ({error.strerror}); without it "
+                "skynet does not know what to leave out. Make it readable or remove it."
+            ) from None
+        if len(content) > MAX_IGNORE_FILE:
+            raise SourceError(f"{shown(self._full(IGNORE_FILE))} is larger than 1 MiB.")
+        return parse_ignore_file(content)
+
+    def list(self, directory: bytes) -> Listing:
+        """The children of a directory, unsorted. Errors become problems, never exceptions."""
+        children: dict[bytes, os.stat_result] = {}
+        problems: list[Problem] = []
+        unknown: set[bytes] = set()
+        special = 0
+        try:
+            with os.scandir(self._full(directory)) as found:
+                for child in found:
+                    try:
+                        status = child.stat(follow_symlinks=False)
+                    except OSError as error:
+                        unknown.add(child.name)
+                        problems.append(unreadable(join(directory, child.name), error))
+                        continue
+                    if kind_of(status) is None:
+                        special += 1
+                        unknown.add(child.name)
+                    else:
+                        children[child.name] = status
+        except OSError as error:
+            return Listing({}, [unreadable(directory, error)], set(), 0, failed=True)
+        return Listing(children, problems, unknown, special, failed=False)
+
+    def entry(self, path: bytes, status: os.stat_result) -> Entry:
+        """The entry at a path, its content not looked at. Raises OSError for a link's target."""
+        mode = stat.S_IMODE(status.st_mode) if os.name == "posix" else None
+        kind = kind_of(status)
+        if kind == FILE:
+            return Entry(FILE, status.st_size, status.st_mtime_ns, mode)
+        if kind == DIR:
+            return Entry(DIR, mode=mode)
+        return Entry(LINK, link=os.readlink(self._full(path)).replace(_SEPARATOR, b"/"))
+
+    def open(self, path: bytes, entry: Entry) -> LocalFile:
+        """The file for reading, if it still is what `entry` says. TornRead, OSError."""
+        return LocalFile(self._full(path), entry, self._now_ns)
+
+    def digest(self, path: bytes, entry: Entry) -> tuple[bytes, bytes]:
+        """(xxh3-128 of the content, identity to record). TornRead, OSError."""
+        file = self.open(path, entry)
+        try:
+            hasher = xxhash.xxh3_128()
+            while data := file.read(_HASH_CHUNK):
+                hasher.update(data)
+            return hasher.digest(), file.verify()
+        finally:
+            file.close()
+
+    def _identify(self) -> tuple[int, int]:
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise SourceError(
+                f"The source {shown(self.path)} cannot be read: {error.strerror}. "
+                "Is the disk mounted, and the name right?"
+            ) from None
+        if not stat.S_ISDIR(status.st_mode):
+            raise SourceError(
+                f"The source {shown(self.path)} is not a directory. Name the directory to mirror."
+            )
+        return status.st_dev, status.st_ino
+
+    def _full(self, path: bytes) -> bytes:
+        return os.path.join(self.path, path) if path else self.path
+
+
+_SEPARATOR = os.fsencode(os.sep)
+
+
+class LocalFile:
+    """A file being read once, front to back; see sftp.upload.Source."""
+
+    def __init__(self, full_path: bytes, entry: Entry, now_ns: Callable[[], int]) -> None:
+        self._path = full_path
+        self._now_ns = now_ns
+        self._handle = os.open(full_path, _OPEN_FLAGS)
+        self._before = os.fstat(self._handle)
+        self._read = 0
+        self.size = entry.size
+        if (self._before.st_size, self._before.st_mtime_ns) != (entry.size, entry.mtime_ns) or (
+            not stat.S_ISREG(self._before.st_mode)
+        ):
+            self.close()
+            raise self._torn()
+
+    def read(self, limit: int) -> bytes:
+        """The next bytes, at most `limit`; b"" at the end."""
+        data = os.read(self._handle, limit)
+        while data and len(data) < limit and self._read + len(data) < self.size:
+            more = os.read(self._handle, limit - len(data))
+            if not more:
+                break
+            data += more
+        self._read += len(data)
+        return data
+
+    def verify(self) -> bytes:
+        """The identity to record; TornRead if the file changed since it was opened."""
+        now = self._now_ns()
+        after = os.fstat(self._handle)
+        if self._read != self.size or identity(after) != identity(self._before):
+            raise self._torn()
+        return settled(after, now)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+    def _torn(self) -> TornRead:
+        return TornRead("It changed while it was read; it is sent when it has come to rest.")
+
+
+def unreadable(path: bytes, error: OSError) -> Problem:
+    """The problem of a local path that cannot be looked at or read."""
+    return Problem(path, "unreadable", f"It cannot be read: {error.strerror or error}.")
