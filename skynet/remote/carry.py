@@ -19,6 +19,7 @@ from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Outcome, Trash
 from skynet.rules import STRAY_TEMP
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
+from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     FAILURE,
     NO_SUCH_FILE,
@@ -28,7 +29,6 @@ from skynet.sftp.replies import (
     is_status,
     parse_free_bytes,
 )
-from skynet.sftp.session import Conversation
 from skynet.sftp.upload import RENAME_REFUSED, Placement, Source, Uploaded, make_link, upload
 from skynet.sftp.wire import Attrs
 from skynet.tree import FILE, LINK, Entry, join, parent

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from skynet.errors import RequestError
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities, Client
+from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     OK,
@@ -22,7 +23,6 @@ from skynet.sftp.replies import (
     is_status,
     refusal,
 )
-from skynet.sftp.session import Conversation
 from skynet.sftp.upload import Placement, publish
 
 BATCH = 8 << 20

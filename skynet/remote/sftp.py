@@ -16,6 +16,7 @@ from skynet.remote.walk import walk
 from skynet.rules import shown
 from skynet.sftp import wire
 from skynet.sftp.client import Client
+from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     expect_attrs,
@@ -24,7 +25,6 @@ from skynet.sftp.replies import (
     expect_ok,
     is_status,
 )
-from skynet.sftp.session import Conversation
 from skynet.sftp.upload import Source
 from skynet.tree import join
 

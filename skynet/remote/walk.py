@@ -16,7 +16,7 @@ from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote.verbs import Listed
 from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
-from skynet.sftp.session import Conversation
+from skynet.sftp.conversation import Conversation
 from skynet.tree import DIR, FILE, LINK, Entry, join, order
 
 AHEAD = 256  # directories listed and not yet handed out

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.sftp import replies, wire
-from skynet.sftp.session import Conversation, Done, Session, Stream
+from skynet.sftp.conversation import Conversation, Done, Session, Stream
 
 T = TypeVar("T")
 

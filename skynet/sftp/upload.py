@@ -16,6 +16,7 @@ import xxhash
 from skynet.errors import RequestError
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
+from skynet.sftp.conversation import Conversation, Lanes
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     Reply,
@@ -24,7 +25,6 @@ from skynet.sftp.replies import (
     expect_ok,
     is_status,
 )
-from skynet.sftp.session import Conversation, Lanes
 from skynet.sftp.wire import Attrs
 
 RENAME_REFUSED = "rename-refused"  # all went well up to the rename into place
