@@ -25,11 +25,15 @@ class Mkdir(msgspec.Struct, frozen=True, gc=False, tag="mkdir"):
 
 
 class Upload(msgspec.Struct, frozen=True, gc=False, tag="upload"):
-    """Put a local file or link in place of `replaces`. The digest is known once it is sent."""
+    """Put a local file or link in place of `replaces`. The digest is known once it is sent.
+
+    foreign: what it replaces is not skynet's work, so that version is kept in the trash.
+    """
 
     path: bytes
     entry: Entry
     replaces: Entry | None = None
+    foreign: bool = False
 
 
 class Rename(msgspec.Struct, frozen=True, gc=False, tag="rename"):

@@ -234,7 +234,7 @@ class _Draft:
             self.clear_dirs.append(Rmdir(path, finding.foreign))
             self.uploads.append(Upload(path, local))
         elif not _same_content(finding, local, remote):
-            self.uploads.append(Upload(path, local, remote))
+            self.uploads.append(Upload(path, local, remote, finding.foreign))
         else:
             self._decide_meta(finding, local, remote)
 

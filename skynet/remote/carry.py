@@ -139,7 +139,8 @@ class Carrier:
         return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None)
 
     def _placement(self, op: Upload, *, beside: bool) -> Conversation[Placement]:
-        keep = self.trash.keep_replaced and op.replaces is not None and self.trash.stamp != b""
+        wanted = op.foreign or (self.trash.keep_replaced and op.replaces is not None)
+        keep = wanted and self.trash.stamp != b""
         if keep:
             yield from self._make_trash_parents(op.path)
         aside = self._trash_path(op.path) if keep else self.temp_name()

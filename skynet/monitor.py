@@ -1,0 +1,32 @@
+"""What is happening, as values. Rooms tell a Monitor; only the faces show anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """A new part of the cycle has begun: `doing` is a phrase such as "comparing"."""
+
+    doing: str
+
+
+class Progress(NamedTuple):
+    """How far a plan is carried out. Bytes are content the server has acknowledged."""
+
+    done: int
+    total: int
+    sent_bytes: int
+    total_bytes: int
+
+
+class Notice(NamedTuple):
+    """Something a person should know that is no error. `code` is stable."""
+
+    code: str
+    message: str
+
+
+Event = Stage | Progress | Notice
+Monitor = Callable[[Event], None]
