@@ -11,13 +11,14 @@ more ends the cycle.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from skynet.errors import OwnedError
+from skynet.errors import OwnedError, SkynetError
 from skynet.monitor import Monitor, Notice
 from skynet.remote import Remote
 
@@ -55,6 +56,19 @@ class Lease:
         self._monitor = monitor
         self._beaten_at = 0.0
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the lease; True if the last holder's run broke off. See `acquire`."""
+        was_left_behind = self.acquire()
+        try:
+            yield was_left_behind
+        except BaseException:
+            # The error that ends the run is what matters; a lease that stays is taken over.
+            with contextlib.suppress(SkynetError):
+                self.release()
+            raise
+        self.release()
+
     def acquire(self) -> bool:
         """Take the lease; whether it was left behind by a run that did not end well.
 
@@ -69,6 +83,11 @@ class Lease:
         if not self._create():
             raise self._owned(self._read())
         return True
+
+    def check(self) -> None:
+        """OwnedError if the lease may have been taken over; asks only if the last beat is old."""
+        if self._clock() - self._beaten_at > EXPIRY_SECONDS / 2:
+            self._verify()
 
     def beat(self) -> None:
         """Show that we are alive, if it is time to. OwnedError if the lease was taken over."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import xxhash
@@ -51,6 +51,14 @@ class Listing(NamedTuple):
     unknown: set[bytes]
     special: int
     failed: bool
+
+
+def digest_of(chunks: Iterable[bytes]) -> bytes:
+    """xxh3-128 of all chunks together."""
+    hasher = xxhash.xxh3_128()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.digest()
 
 
 def identity(status: os.stat_result) -> bytes:
@@ -159,10 +167,7 @@ class Root:
         """(xxh3-128 of the content, identity to record). TornRead, OSError."""
         file = self.open(path, entry)
         try:
-            hasher = xxhash.xxh3_128()
-            while data := file.read(_HASH_CHUNK):
-                hasher.update(data)
-            return hasher.digest(), file.verify()
+            return digest_of(iter(lambda: file.read(_HASH_CHUNK), b"")), file.verify()
         finally:
             file.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(handle)  # and with it the lock
 
 
-if os.name == "nt":  # pragma: no cover
+if sys.platform == "win32":
     import msvcrt
 
     _FAR = 1 << 30  # Windows locks bytes against reading too: lock one behind the process id

@@ -1,6 +1,16 @@
 """The verbs sync needs of a remote, and their implementation over SFTP."""
 
+from skynet.remote.carry import wire_time
 from skynet.remote.sftp import SftpRemote
 from skynet.remote.verbs import Facts, Listed, Outcome, Remote, Site, Trash
 
-__all__ = ["Facts", "Listed", "Outcome", "Remote", "SftpRemote", "Site", "Trash"]
+__all__ = [
+    "Facts",
+    "Listed",
+    "Outcome",
+    "Remote",
+    "SftpRemote",
+    "Site",
+    "Trash",
+    "wire_time",
+]

@@ -1,0 +1,68 @@
+"""The longer ways to check skynet: `nox` runs the quick ones, `nox -s props` and `e2e` take time.
+
+`nox -l` lists the sessions; what follows `--` goes to pytest. Environments are kept and reused.
+"""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.options.sessions = ["lint", "types", "floors", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+LONG_EXAMPLES = "20000"  # for every property; SKYNET_EXAMPLES=1000000 is the bar of a release
+
+
+def _install(session: nox.Session) -> None:
+    session.install("--editable", ".[dev,serve]")
+
+
+def _pytest(session: nox.Session, *options: str, **env: str) -> None:
+    session.run("python", "-m", "pytest", *options, *session.posargs, env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes: ruff check, ruff format."""
+    session.install("ruff>=0.14")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types: mypy in its strict mode."""
+    _install(session)
+    session.run("mypy")
+
+
+@nox.session
+def floors(session: nox.Session) -> None:
+    """Who may import whom, and the other house rules."""
+    _install(session)
+    _pytest(session, "tests/test_floors.py")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All quick tests; those of real servers skip themselves where there is no sshd."""
+    _install(session)
+    _pytest(session)
+
+
+@nox.session
+def props(session: nox.Session) -> None:
+    """Every property at length: SKYNET_EXAMPLES inputs each, 20,000 unless told otherwise."""
+    _install(session)
+    examples = os.environ.get("SKYNET_EXAMPLES", LONG_EXAMPLES)
+    _pytest(session, "-m", "hypothesis or props_long", "--timeout=0", SKYNET_EXAMPLES=examples)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Everything against real servers, which must be there, and their long histories too."""
+    _install(session)
+    marks = "not props_long and not bench"
+    _pytest(session, "-m", marks, "--timeout=1800", SKYNET_REQUIRE_SERVERS="1")

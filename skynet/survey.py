@@ -1,0 +1,286 @@
+"""The survey: where the local tree, the synced tree and the remote tree differ.
+
+The three are walked in lock step, one directory at a time, in tree order: what is held in memory
+is one directory and the differences, however large the tree is.
+
+Unknown is not absent: what could not be looked at, on either side, is a problem, and nothing is
+found at or below it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from os import stat_result
+from stat import S_ISDIR
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from skynet.errors import Problem
+from skynet.index import Index, unpack
+from skynet.plan import Finding
+from skynet.remote import Facts, Listed, wire_time
+from skynet.rules import Rules, colliding, shown
+from skynet.scan import UNKNOWN, Listing, Root, identity, kind_of, settled, unreadable
+from skynet.tree import DIR, FILE, LINK, Entry, join, order
+
+SECOND = 1_000_000_000
+
+Row = tuple[bytes, bytes]  # stat identity, packed entry, as the index has them
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found.
+
+    identities: of local files, to be recorded when their path is. settled: those of them whose
+    content is known to be the synced one already. entries: local files, links and directories
+    seen. skipped: how many local special files (`special`) and links (`links`) were left out.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    identities: dict[bytes, bytes] = field(default_factory=dict)
+    settled: set[bytes] = field(default_factory=set)
+    entries: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to look at. retained entries are findings only where complete_sync removes them."""
+
+    rules: Rules
+    facts: Facts
+    symlinks: Literal["keep", "skip"] = "keep"
+    complete_sync: bool = False
+
+
+def survey(
+    root: Root, index: Index, listings: Iterator[Listed] | None, scope: Scope, now_ns: int
+) -> Survey:
+    """Walk the trees.
+
+    listings: an audit of the remote (verbs.Remote.walk), None to trust the index. now_ns: the
+    wall clock, nanoseconds since 1970.
+    """
+    walk = _Walk(root, index, _Audit(listings) if listings is not None else None, scope, now_ns)
+    waiting = [_Place(b"", local=True, synced=True, remote=True, blocked=False)]
+    while waiting:
+        below = walk.visit(waiting.pop())
+        waiting += sorted(below, key=lambda place: order(place.path), reverse=True)
+    return walk.found
+
+
+class _Place(NamedTuple):
+    """A directory to visit, and in which trees it is one. blocked: locally it is no directory."""
+
+    path: bytes
+    local: bool
+    synced: bool
+    remote: bool
+    blocked: bool
+
+
+class _Audit:
+    """Takes listings from a walk that is in tree order, passing over those nobody asks for."""
+
+    def __init__(self, listings: Iterator[Listed]) -> None:
+        self._listings = listings
+        self._next = next(listings, None)
+
+    def listing(self, directory: bytes) -> Listed:
+        wanted = order(directory)
+        while self._next is not None and order(self._next.directory) < wanted:
+            self._next = next(self._listings, None)
+        if self._next is not None and self._next.directory == directory:
+            return self._next
+        return _EMPTY_LISTED
+
+
+_EMPTY_LISTED = Listed(b"", {}, frozenset(), None)
+_EMPTY_LISTING = Listing({}, [], set(), 0, failed=False)
+
+
+class _Walk:
+    def __init__(
+        self, root: Root, index: Index, audit: _Audit | None, scope: Scope, now_ns: int
+    ) -> None:
+        self._root = root
+        self._index = index
+        self._audit = audit
+        self._scope = scope
+        self._now_ns = now_ns
+        self.found = Survey()
+
+    def visit(self, place: _Place) -> list[_Place]:
+        """Compare one directory; the directories to visit below it."""
+        local = self._root.list(place.path) if place.local else _EMPTY_LISTING
+        self.found.problems += local.problems
+        self.found.skipped["special"] += local.special
+        remote = _EMPTY_LISTED
+        if self._audit is not None and place.remote:
+            remote = self._audit.listing(place.path)
+            if remote.error is not None:
+                self._problem(place.path, "unlistable", f"The server refuses: {remote.error}")
+        if local.failed or remote.error is not None:
+            return []
+        rows = self._index.children(place.path) if place.synced else {}
+        return self._compare(place, local, rows, remote)
+
+    def _compare(
+        self, place: _Place, local: Listing, rows: Mapping[bytes, Row], remote: Listed
+    ) -> list[_Place]:
+        unknown = local.unknown | self._colliding(place.path, local)
+        below: list[_Place] = []
+        for name in sorted(local.children.keys() | rows.keys() | remote.children.keys()):
+            path = join(place.path, name)
+            status = local.children.get(name)
+            if status is not None:
+                self.found.entries += 1
+            if name in unknown or (name in remote.unknown and self._is_blocked(path, status)):
+                continue
+            row = rows.get(name)
+            if self._audit is None and _is_unchanged_file(status, row):
+                continue  # the usual case, made cheap
+            seen = remote.children.get(name)
+            child = self._look(path, status, row, seen, place)
+            if child is not None:
+                below.append(child)
+        return below
+
+    def _look(
+        self,
+        path: bytes,
+        status: stat_result | None,
+        row: Row | None,
+        seen: Entry | None,
+        place: _Place,
+    ) -> _Place | None:
+        """Compare one path; if it is a directory in any tree, the place to visit."""
+        synced = unpack(row[1]) if row is not None else None
+        kinds = [entry.kind for entry in (synced, seen) if entry is not None]
+        local_kind = kind_of(status) if status is not None else None
+        is_dir = DIR in (local_kind, *kinds)
+        if self._hides(path, is_dir=is_dir):
+            return None
+        if local_kind == LINK and self._scope.symlinks == "skip":
+            self.found.skipped["links"] += 1
+            return None
+        local: Entry | None = None
+        if status is not None:
+            try:
+                local = self._local_entry(path, status, row, synced)
+            except OSError as error:
+                self.found.problems.append(unreadable(path, error))
+                return None
+        blocked = place.blocked or (local_kind is not None and local_kind != DIR)
+        self._find(path, local, synced, seen, blocked=blocked)
+        if not is_dir:
+            return None
+        return _Place(
+            path,
+            local_kind == DIR,
+            synced is not None and synced.kind == DIR,
+            seen is not None and seen.kind == DIR,
+            blocked,
+        )
+
+    def _local_entry(
+        self, path: bytes, status: stat_result, row: Row | None, synced: Entry | None
+    ) -> Entry:
+        """The local entry, with its digest where that is known without reading."""
+        if synced is not None and row is not None and row[0] == identity(status):
+            return msgspec.structs.replace(synced, retained=False) if synced.retained else synced
+        local = self._root.entry(path, status)
+        if local.kind != DIR:
+            self.found.identities[path] = settled(status, self._now_ns)
+        if synced is None or synced.kind != local.kind:
+            return local
+        if local.mode is None:
+            local = msgspec.structs.replace(local, mode=synced.mode)
+        same_stat = local.size == synced.size and local.mtime_ns == synced.mtime_ns
+        is_unread = row is not None and row[0] == UNKNOWN
+        if local.kind == FILE and same_stat and (is_unread or not synced.digest):
+            # The state was lost, or the file was adopted unread: the times must do.
+            return msgspec.structs.replace(local, digest=synced.digest)
+        return local
+
+    def _find(
+        self,
+        path: bytes,
+        local: Entry | None,
+        synced: Entry | None,
+        seen: Entry | None,
+        *,
+        blocked: bool,
+    ) -> None:
+        remote = synced if self._audit is None else _actual(synced, seen, self._scope.facts)
+        if local == remote == synced:
+            if local is not None and path in self.found.identities:
+                self.found.settled.add(path)
+            return
+        if local is None and not self._concerns(remote, synced, blocked=blocked):
+            return
+        foreign = remote is not None and synced is None
+        stale = remote != synced and not foreign
+        self.found.findings.append(Finding(path, remote, local, foreign, stale))
+
+    def _concerns(self, remote: Entry | None, synced: Entry | None, *, blocked: bool) -> bool:
+        """Whether what is gone locally is worth a finding: not if it is retained and stays so."""
+        if blocked or remote != synced or remote is None:
+            return True
+        return self._scope.complete_sync or not remote.retained
+
+    def _hides(self, path: bytes, *, is_dir: bool) -> bool:
+        return self._scope.rules.hides(path, is_dir=is_dir)
+
+    def _colliding(self, directory: bytes, local: Listing) -> set[bytes]:
+        """Names the remote cannot tell apart: none of them is touched."""
+        if not self._scope.facts.folds_case:
+            return set()
+        pairs = colliding(local.children.keys())
+        for name, other in pairs.items():
+            self._problem(
+                join(directory, name),
+                "case-collision",
+                f"The remote ignores case, so it cannot be told from {shown(other)}. Rename one.",
+            )
+        return set(pairs)
+
+    def _is_blocked(self, path: bytes, status: stat_result | None) -> bool:
+        if status is not None:
+            self._problem(
+                path, "special-on-remote", "On the remote a special file is in its place."
+            )
+        return True
+
+    def _problem(self, path: bytes, code: str, message: str) -> None:
+        self.found.problems.append(Problem(path, code, message))
+
+
+def _is_unchanged_file(status: stat_result | None, row: Row | None) -> bool:
+    if status is None or row is None:
+        return False
+    return row[0] == identity(status) and not S_ISDIR(status.st_mode)
+
+
+def _actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | None:
+    """What the remote holds, by an audit: the synced entry if nothing speaks against it."""
+    if synced is None or seen is None or synced.kind != seen.kind:
+        return seen
+    if synced.kind == FILE and not _same_stat(synced, seen, facts):
+        return seen
+    if synced.kind == LINK:
+        return synced if synced.link == seen.link else seen
+    if facts.keeps_modes and synced.mode is not None and synced.mode != seen.mode:
+        return msgspec.structs.replace(synced, mode=seen.mode)
+    return synced
+
+
+def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:
+    if synced.size != seen.size:
+        return False
+    return not facts.keeps_times or wire_time(synced.mtime_ns) == seen.mtime_ns // SECOND

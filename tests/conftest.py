@@ -1,0 +1,65 @@
+"""What every test stands on: a home of its own, and how hard the property tests try.
+
+`SKYNET_EXAMPLES=N` makes hypothesis try N examples a property (profile "long"); without it the
+profile "ci" tries hypothesis' own number. A property that names its own `max_examples` in
+`@settings` keeps it: to follow the profile it should leave that out.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# What steers the tests themselves; every other SKYNET_* variable is a user's and is unset.
+CONTROLS = {"SKYNET_EXAMPLES", "SKYNET_REQUIRE_SERVERS"}
+
+HOME_VARIABLES = {
+    "HOME": ".",
+    "USERPROFILE": ".",
+    "APPDATA": "AppData/Roaming",
+    "LOCALAPPDATA": "AppData/Local",
+    "XDG_CONFIG_HOME": ".config",
+    "XDG_DATA_HOME": ".local/share",
+    "XDG_STATE_HOME": ".local/state",
+    "XDG_CACHE_HOME": ".cache",
+    "XDG_RUNTIME_DIR": ".run",
+}
+
+
+def _load_hypothesis_profile() -> None:
+    # A busy machine is no bug: nothing fails for being slow, and a failure prints its seed.
+    slow_is_fine = [HealthCheck.too_slow]
+    settings.register_profile(
+        "ci", deadline=None, print_blob=True, suppress_health_check=slow_is_fine
+    )
+    examples = os.environ.get("SKYNET_EXAMPLES")
+    if examples is None:
+        settings.load_profile("ci")
+        return
+    if not examples.isdecimal() or int(examples) < 1:
+        raise pytest.UsageError(
+            f"SKYNET_EXAMPLES={examples!r} is no number of examples; give a whole number from 1 on."
+        )
+    settings.register_profile("long", settings.get_profile("ci"), max_examples=int(examples))
+    settings.load_profile("long")
+
+
+_load_hypothesis_profile()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory, so that no test reads or writes the user's keys, hosts or state.
+
+    The OpenSSH programs ask the user database instead of HOME: give them their files by option.
+    """
+    directory = tmp_path_factory.mktemp("home")
+    for variable, below in HOME_VARIABLES.items():
+        monkeypatch.setenv(variable, str(directory / below))
+    users = [name for name in os.environ if name.startswith("SKYNET_") and name not in CONTROLS]
+    for variable in ["SSH_AUTH_SOCK", "SSH_ASKPASS", *users]:
+        monkeypatch.delenv(variable, raising=False)
+    return directory

@@ -1,0 +1,1 @@
+"""What the tests share: worlds, doubles and real servers."""

@@ -1,0 +1,67 @@
+"""The guides that `skynet guide` shows: each has a title, steps, and examples that are right."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from skynet.keys import DEFAULTS, KEYS
+from skynet.target import parse_target
+
+GUIDES = Path(__file__).parent.parent / "skynet" / "guides"
+EXPECTED = {"first-mirror", "linux-server", "passwords", "ssh-keys", "windows-server"}
+guides = pytest.mark.parametrize("path", sorted(GUIDES.glob("*.md")), ids=lambda path: path.stem)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_all_guides_are_there() -> None:
+    assert {path.stem for path in GUIDES.glob("*.md")} == EXPECTED
+
+
+@guides
+def test_a_guide_has_a_title_checks_and_help(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.match(r"# \S", text)
+    assert text.count("\n# ") == 0
+    assert "ou should see" in text
+    assert "## If it does not work\n" in text
+    assert 60 <= len(text.splitlines()) <= 120
+
+
+@guides
+def test_a_guide_fits_a_terminal(path: Path) -> None:
+    """Commands and tables must stand in one line; prose need not be wider than 100 columns."""
+    outside = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    prose = [line for line in outside.splitlines() if not line.startswith("|")]
+    assert [line for line in prose if len(line) > 100] == []
+
+
+@guides
+def test_toml_examples_hold_known_keys_only(path: Path) -> None:
+    for block in blocks(path.read_text(encoding="utf-8"), "toml"):
+        tables = tomllib.loads(block)
+        assert tables.keys() <= {"mirror", "defaults"}
+        assert tables.get("defaults", {}).keys() <= DEFAULTS.keys()
+        for mirror in tables.get("mirror", {}).values():
+            assert {"source", "target"} <= mirror.keys() <= KEYS.keys()
+            parse_target(mirror["target"])
+
+
+@guides
+def test_a_guide_refers_to_guides_that_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"skynet guide ([a-z-]+)", text)) <= EXPECTED
+
+
+@guides
+def test_targets_in_commands_can_be_used(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    commands = [line for block in blocks(text, "") for line in block.splitlines()]
+    for url in re.findall(r"sftp://\S+", "\n".join(commands)):
+        parse_target(url)

@@ -1,0 +1,139 @@
+"""Logging in with keys at a real OpenSSH server: files, passphrases, certificates, the agent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skynet.errors import AuthError
+from skynet.sftp.connect import Endpoint, connect
+from tests.support.persons import Person
+from tests.support.sshd import Sshd, find_program, make_key, running_sshd
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    with running_sshd(tmp_path / "sshd") as server:
+        yield server
+
+
+def logs_in(endpoint: Endpoint, person: Person | None = None, **environ: str) -> None:
+    connect(endpoint, prompter=person or Person(), environ=environ).close()
+
+
+def test_encrypted_key_asks_for_its_passphrase(sshd: Sshd, tmp_path: Path) -> None:
+    key = make_key(tmp_path / "locked", passphrase="open sesame")
+    authorize(sshd, key)
+    person = Person("wrong", "open sesame")
+    logs_in(sshd.endpoint(identity=key), person)
+    assert person.asked == [f"Passphrase for {key}: "] * 2
+    logs_in(sshd.endpoint(identity=key), SKYNET_PASSPHRASE="open sesame")
+
+
+@pytest.mark.parametrize("options", [("-m", "PEM", "-t", "rsa"), ("-m", "PEM", "-t", "ecdsa")])
+def test_old_pem_keys_work_encrypted(sshd: Sshd, tmp_path: Path, options: tuple[str, ...]) -> None:
+    key = make_key(tmp_path / "pem", *options, passphrase="open sesame")
+    authorize(sshd, key)
+    logs_in(sshd.endpoint(identity=key), SKYNET_PASSPHRASE="open sesame")
+    with pytest.raises(AuthError, match="passphrase is wrong"):
+        logs_in(sshd.endpoint(identity=key), SKYNET_PASSPHRASE="close sesame")
+
+
+def test_passphrase_that_nobody_can_give(sshd: Sshd, tmp_path: Path) -> None:
+    key = make_key(tmp_path / "locked", passphrase="open sesame")
+    with pytest.raises(AuthError, match="nobody can be asked"):
+        logs_in(sshd.endpoint(identity=key))
+    with pytest.raises(AuthError, match="passphrase is wrong") as caught:
+        logs_in(sshd.endpoint(identity=key), SKYNET_PASSPHRASE="close sesame")
+    assert "sesame" not in str(caught.value)
+
+
+def test_default_keys_are_found_in_home(sshd: Sshd, home: Path) -> None:
+    (home / ".ssh").mkdir()
+    make_key(home / ".ssh" / "id_rsa", "-t", "rsa", "-b", "2048")
+    shutil.copyfile(sshd.client_key, home / ".ssh" / "id_ed25519")
+    logs_in(sshd.endpoint(identity=None))
+
+
+def test_refused_keys_are_listed(sshd: Sshd, tmp_path: Path) -> None:
+    key = make_key(tmp_path / "stranger")
+    with pytest.raises(AuthError) as caught:
+        logs_in(sshd.endpoint(identity=key))
+    assert f"key {key}" in str(caught.value)
+    assert "accepts: publickey" in str(caught.value)
+
+
+def test_too_many_keys_is_explained(tmp_path: Path) -> None:
+    keys = [make_key(tmp_path / f"key{number}") for number in range(4)]
+    with running_sshd(tmp_path / "sshd", "MaxAuthTries 2") as sshd:
+        sshd.ssh_config.write_text("".join(f"IdentityFile {key}\n" for key in keys))
+        with pytest.raises(AuthError, match="Too many authentication failures") as caught:
+            logs_in(sshd.endpoint(identity=None))
+    assert caught.value.code == "too-many-tries"
+    assert "IdentitiesOnly" in str(caught.value)
+
+
+def test_certificate_beside_the_key_is_offered(sshd: Sshd, tmp_path: Path) -> None:
+    authority, key = make_key(tmp_path / "authority"), make_key(tmp_path / "key")
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", "-n", sshd.user, f"{key}.pub"]
+    subprocess.run(sign, check=True)
+    public = Path(f"{authority}.pub").read_text()
+    sshd.authorized_keys.write_text(f"cert-authority {public}")
+    logs_in(sshd.endpoint(identity=key))
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "agent.sock")
+    process = subprocess.Popen(
+        [find_program("ssh-agent"), "-D", "-a", path], stdout=subprocess.DEVNULL
+    )
+    try:
+        while not os.path.exists(path):
+            assert process.poll() is None
+        yield path
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def add_to_agent(agent: str, *keys: Path) -> None:
+    environ = {**os.environ, "SSH_AUTH_SOCK": agent}
+    subprocess.run(["ssh-add", "-q", *map(str, keys)], env=environ, check=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the agent listens on a Unix socket")
+def test_agent_keys_log_in(sshd: Sshd, agent: str, tmp_path: Path) -> None:
+    add_to_agent(agent, make_key(tmp_path / "stranger"), sshd.client_key)
+    logs_in(sshd.endpoint(identity=None), SSH_AUTH_SOCK=agent)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the agent listens on a Unix socket")
+def test_named_key_is_the_only_one_of_the_agent(sshd: Sshd, agent: str, tmp_path: Path) -> None:
+    stranger = make_key(tmp_path / "stranger")
+    add_to_agent(agent, stranger, sshd.client_key)
+    with pytest.raises(AuthError) as caught:
+        logs_in(sshd.endpoint(identity=stranger), SSH_AUTH_SOCK=agent)
+    assert str(caught.value).count("agent key") == 1
+
+
+def test_dead_agent_is_no_obstacle(sshd: Sshd, tmp_path: Path) -> None:
+    logs_in(sshd.endpoint(), SSH_AUTH_SOCK=str(tmp_path / "gone"))
+
+
+def authorize(sshd: Sshd, key: Path) -> None:
+    with sshd.authorized_keys.open("a") as keys:
+        keys.write(Path(f"{key}.pub").read_text())
+
+
+def test_two_keys_in_a_row(tmp_path: Path) -> None:
+    second = make_key(tmp_path / "second")
+    with running_sshd(tmp_path / "sshd", "AuthenticationMethods publickey,publickey") as sshd:
+        authorize(sshd, second)
+        sshd.ssh_config.write_text(f"IdentityFile {sshd.client_key}\nIdentityFile {second}\n")
+        logs_in(sshd.endpoint(identity=None))
