@@ -15,7 +15,7 @@ import msgspec
 
 from skynet.errors import Problem
 from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload
-from skynet.tree import DIR, FILE, Entry, is_below, name, order, parent
+from skynet.tree import DIR, FILE, Entry, is_below, name, order, parent, wire_time
 
 OWNER_ACCESS = 0o700
 
@@ -203,7 +203,7 @@ class _Draft:
             self._make_directory(path, local)
         elif not same_meta(local, remote, self.policy):
             self.metas.append(SetMeta(path, local))
-        elif finding.stale or remote != local:
+        elif finding.foreign or finding.stale or remote != local:
             self.records.append(Record(path, local))
 
     def _make_directory(self, path: bytes, local: Entry) -> None:
@@ -246,7 +246,7 @@ class _Draft:
             seen = msgspec.structs.replace(remote, mtime_ns=local.mtime_ns)
         if not same_meta(known, seen, self.policy):
             self.metas.append(SetMeta(finding.path, known))
-        elif finding.stale or known != remote:
+        elif finding.foreign or finding.stale or known != remote:
             self.records.append(Record(finding.path, known))
 
     def _move(self, path: bytes, local: Entry) -> None:
@@ -280,7 +280,7 @@ def _same_content(finding: Finding, local: Entry, remote: Entry) -> bool:
     if local.digest and remote.digest:
         return local.digest == remote.digest
     # Adoption: nothing is known of the remote content but what its listing says.
-    return finding.foreign and local.mtime_ns // 10**9 == remote.mtime_ns // 10**9
+    return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)
 
 
 def _find_moves(

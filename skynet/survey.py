@@ -21,10 +21,10 @@ import msgspec
 from skynet.errors import Problem
 from skynet.index import Index, unpack
 from skynet.plan import Finding
-from skynet.remote import Facts, Listed, wire_time
+from skynet.remote import Facts, Listed
 from skynet.rules import Rules, colliding, shown
 from skynet.scan import UNKNOWN, Listing, Root, identity, kind_of, settled, unreadable
-from skynet.tree import DIR, FILE, LINK, Entry, join, order
+from skynet.tree import DIR, FILE, LINK, Entry, join, order, wire_time
 
 SECOND = 1_000_000_000
 

@@ -17,6 +17,8 @@ FILE: Kind = "f"
 DIR: Kind = "d"
 LINK: Kind = "l"
 
+LATEST_TIME = 0xFFFF_FFFF  # SFTP version 3 has 32 bits for seconds, unsigned
+
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a tree holds at one path.
@@ -68,6 +70,11 @@ class Move(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="m"):
 
 
 Edit = Put | Drop | Move
+
+
+def wire_time(mtime_ns: int) -> int:
+    """Whole seconds as SFTP can carry them: before 1970 and after 2106 they are clamped."""
+    return min(max(mtime_ns // 1_000_000_000, 0), LATEST_TIME)
 
 
 def parent(path: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """The verbs sync needs of a remote, and their implementation over SFTP."""
 
-from skynet.remote.carry import wire_time
 from skynet.remote.sftp import SftpRemote
 from skynet.remote.verbs import Facts, Listed, Outcome, Remote, Site, Trash
 
@@ -12,5 +11,4 @@ __all__ = [
     "SftpRemote",
     "Site",
     "Trash",
-    "wire_time",
 ]

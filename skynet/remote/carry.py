@@ -31,9 +31,8 @@ from skynet.sftp.replies import (
 )
 from skynet.sftp.upload import RENAME_REFUSED, Placement, Source, Uploaded, make_link, upload
 from skynet.sftp.wire import Attrs
-from skynet.tree import FILE, LINK, Entry, join, parent
+from skynet.tree import FILE, LINK, Entry, join, parent, wire_time
 
-LATEST_TIME = 0xFFFF_FFFF  # version 3 carries seconds in 32 bits, unsigned
 SPARE_BYTES = 1 << 20  # less free space than an upload and this is a full disk
 
 
@@ -199,11 +198,6 @@ def _expect_gone(reply: Reply) -> None:
     if is_status(reply, FAILURE):
         raise RequestError("It is not empty, or the server will not remove it.", "failure")
     expect_ok(reply)
-
-
-def wire_time(mtime_ns: int) -> int:
-    """Whole seconds as version 3 can carry them: times before 1970 and after 2106 are clamped."""
-    return min(max(mtime_ns // 1_000_000_000, 0), LATEST_TIME)
 
 
 def is_directory(reply: Reply) -> bool:

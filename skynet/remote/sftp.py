@@ -9,7 +9,7 @@ from typing import Any
 
 from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.ops import Op, Record
-from skynet.remote.carry import Carrier, is_directory, wire_time
+from skynet.remote.carry import Carrier, is_directory
 from skynet.remote.own import OwnFiles, read_file
 from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Listed, Outcome, Site, Trash
 from skynet.remote.walk import walk
@@ -26,7 +26,7 @@ from skynet.sftp.replies import (
     is_status,
 )
 from skynet.sftp.upload import Source
-from skynet.tree import join
+from skynet.tree import join, wire_time
 
 PROBE_TIME_NS = 1_000_000_000 * 1_000_000_000  # 2001-09-09, which no server sets by itself
 PROBE_MODE = 0o640

@@ -12,13 +12,14 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
 import paramiko.agent  # type: ignore[import-untyped]  # paramiko ships no types
+import paramiko.auth_handler  # type: ignore[import-untyped]  # paramiko ships no types
 import paramiko.packet  # type: ignore[import-untyped]  # paramiko ships no types
 
 from skynet.errors import ConfigError, ConnectError
@@ -136,18 +137,27 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # the base is untyp
             raise EOFError(str(error)) from error
 
 
-class _AgentKey(paramiko.AgentKey):  # type: ignore[misc]  # the base is untyped
-    """A key of the agent. When the agent will not sign, the attempt fails, not the session."""
+class _AuthHandler(paramiko.auth_handler.AuthHandler):  # type: ignore[misc]  # the base is untyped
+    """Asks for the login service once. paramiko asks before every attempt, and some servers hang up.
 
-    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
-        try:
-            signature: bytes = super().sign_ssh_data(data, algorithm)
-        except (paramiko.SSHException, OSError) as error:
-            # Raised in the transport's thread this would end the session. The server refuses an
-            # empty signature, and the next key gets its turn.
-            _log.debug("the agent did not sign: %s", error)
-            return b""
-        return signature
+    So all attempts but the first are made, and signed, in the thread that asks for them: an agent
+    that will not sign fails an attempt and not the session.
+    """
+
+    _has_service = False
+
+    def _request_auth(self) -> None:
+        if not self._has_service:
+            super()._request_auth()
+            return
+        granted = paramiko.Message()
+        granted.add_string("ssh-userauth")
+        granted.rewind()
+        super()._parse_service_accept(granted)
+
+    def _parse_service_accept(self, m: Any) -> None:
+        self._has_service = True
+        super()._parse_service_accept(m)
 
 
 class _Login:
@@ -157,6 +167,7 @@ class _Login:
         self, transport: _Transport, hop: Hop, environ: Mapping[str, str], seconds: float
     ) -> None:
         self._transport = transport
+        self._handler = transport.auth_handler = _AuthHandler(transport)
         self._hop = hop
         self._environ = environ
         self._seconds = seconds
@@ -169,22 +180,20 @@ class _Login:
             self._agent_socket.close()
 
     def none(self) -> Answer:
-        return self._ask("auth_none")
+        return self._ask(self._handler.auth_none)
 
     def publickey(self, offer: Offer) -> Answer:
-        if not self._can_verify(offer.key):
-            return Answer(accepted=False)
-        return self._ask("auth_publickey", offer.key)
+        return self._ask(self._handler.auth_publickey, offer.key)
 
     def password(self, secret: str) -> Answer:
-        return self._ask("auth_password", as_sent(secret), fallback=False)
+        return self._ask(self._handler.auth_password, as_sent(secret))
 
     def interactive(self, respond: Responder) -> Answer:
         def handler(_title: str, _text: str, prompts: Sequence[tuple[str, bool]]) -> list[bytes]:
             with self._deadline.paused():
                 return [as_sent(answer) for answer in respond(prompts)]
 
-        return self._ask("auth_interactive", handler)
+        return self._ask(self._handler.auth_interactive, handler)
 
     def agent(self) -> list[Offer]:
         try:
@@ -198,8 +207,10 @@ class _Login:
             # SSH_AUTH_SOCK outlives its agent; that is as good as none.
             _log.debug("no SSH agent: %s", error)
             return []
-        keys = [_AgentKey(agent, key.blob, key.comment) for key in agent.get_keys()]
-        return [Offer(f"agent key {hostkeys.fingerprint(key.blob)}", key, key.blob) for key in keys]
+        return [
+            Offer(f"agent key {hostkeys.fingerprint(key.blob)}", key, key.blob)
+            for key in agent.get_keys()
+        ]
 
     def load(self, file: KeyFile, passphrase: str | None) -> list[Offer]:
         key = _load(file, passphrase)
@@ -214,19 +225,13 @@ class _Login:
             offers.insert(0, Offer(f"certificate {certificate}", certified, b""))
         return offers
 
-    def _can_verify(self, key: Any) -> bool:
-        """False for an RSA key when the server takes only the signatures of other types.
-
-        paramiko would end the session over it instead of trying the next key.
-        """
-        algorithms = self._transport.server_extensions.get("server-sig-algs", b"")
-        return "rsa" not in key.get_name() or not algorithms or b"rsa-sha2-" in algorithms
-
-    def _ask(self, method: str, *args: Any, **options: Any) -> Answer:
+    def _ask(self, request: Callable[..., None], *what: object) -> Answer:
         """One request under the deadline; the server's answer, or HungUpError."""
+        answered = threading.Event()
         self._deadline.restart()
         try:
-            rest = getattr(self._transport, method)(self._hop.user, *args, **options)
+            request(self._hop.user, *what, answered)
+            rest = self._handler.wait_for_response(answered)
         except paramiko.BadAuthenticationType as error:
             return Answer(accepted=False, methods=frozenset(error.allowed_types))
         except (paramiko.SSHException, EOFError, OSError) as error:
