@@ -326,9 +326,11 @@ def test_bogus_servers(greeting: bytes, hang_up: bool, kind: type[ConnectError],
 
 
 def test_no_common_algorithm(tmp_path: Path) -> None:
-    with running_sshd(tmp_path / "sshd", "Ciphers chacha20-poly1305@openssh.com") as sshd:
-        with pytest.raises(ProtocolError, match="cipher") as caught:
-            opened(sshd.endpoint())
+    with (
+        running_sshd(tmp_path / "sshd", "Ciphers chacha20-poly1305@openssh.com") as sshd,
+        pytest.raises(ProtocolError, match="cipher") as caught,
+    ):
+        opened(sshd.endpoint())
     assert caught.value.code == "no-algorithm"
 
 

@@ -118,7 +118,7 @@ def test_match_that_can_be_decided(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("criterion", ['exec "true"', "tagged x", "localnetwork 10.0.0.0/8"])
 def test_match_that_cannot_be_decided(tmp_path: Path, criterion: str) -> None:
-    with pytest.raises(ConfigError, match="line 1.*Match"):
+    with pytest.raises(ConfigError, match=r"line 1.*Match"):
         hop(tmp_path, f"Match {criterion}\n Port 77\n")
     # It does not matter where its own host pattern excludes this server.
     assert hop(tmp_path, f"Match host other {criterion}\n Port 77\nHost *\n Port 5\n").port == 5
@@ -129,7 +129,7 @@ def test_match_that_cannot_be_decided(tmp_path: Path, criterion: str) -> None:
     [
         ("Port many", "Port 'many'"),
         ("Port 65536", "65535"),
-        ("ProxyJump a b", "ProxyJump 'a b'"),
+        ("ProxyJump a:b:c", "ProxyJump 'a:b:c'"),
         ("Host loop alias\nProxyJump loop", "more than 8"),
         ("Include config", "nested"),
         ("nonsense", "line 1: 'nonsense'"),

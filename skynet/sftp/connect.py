@@ -138,10 +138,10 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # the base is untyp
 
 
 class _AuthHandler(paramiko.auth_handler.AuthHandler):  # type: ignore[misc]  # the base is untyped
-    """Asks for the login service once. paramiko asks before every attempt, and some servers hang up.
+    """Asks for the login service once; some servers hang up on paramiko, which asks every time.
 
-    So all attempts but the first are made, and signed, in the thread that asks for them: an agent
-    that will not sign fails an attempt and not the session.
+    All attempts but the first are therefore signed in the thread that makes them: an agent that
+    will not sign fails an attempt and not the session.
     """
 
     _has_service = False
@@ -207,10 +207,8 @@ class _Login:
             # SSH_AUTH_SOCK outlives its agent; that is as good as none.
             _log.debug("no SSH agent: %s", error)
             return []
-        return [
-            Offer(f"agent key {hostkeys.fingerprint(key.blob)}", key, key.blob)
-            for key in agent.get_keys()
-        ]
+        keys = agent.get_keys()
+        return [Offer(f"agent key {hostkeys.fingerprint(key.blob)}", key, key.blob) for key in keys]
 
     def load(self, file: KeyFile, passphrase: str | None) -> list[Offer]:
         key = _load(file, passphrase)
@@ -343,11 +341,9 @@ def _open(hop: Hop, before: Link | None, known: Sequence[KnownKey], seconds: flo
 
 def _tunnel(before: Link, hop: Hop, seconds: float) -> Any:
     """A channel from one hop on to the next."""
-    target = (hop.host, hop.port)
+    ends = (hop.host, hop.port), ("127.0.0.1", 0)
     try:
-        return before.transport.open_channel(
-            "direct-tcpip", target, ("127.0.0.1", 0), timeout=seconds
-        )
+        return before.transport.open_channel("direct-tcpip", *ends, timeout=seconds)
     except paramiko.ChannelException as error:
         raise refusals.no_tunnel(before.hop, hop, str(error.text)) from error
     except (paramiko.SSHException, EOFError, OSError) as error:
