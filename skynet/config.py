@@ -91,6 +91,12 @@ class Options:
     state_dir: Path | None = None
 
 
+def state_base(options: Options, environ: Mapping[str, str], cwd: Path) -> Path:
+    """The state directory where no configuration file has a say."""
+    chosen: Path = _overrides(options, environ, cwd).get("state_dir", _default_state_dir())
+    return chosen
+
+
 def load_mirrors(options: Options, environ: Mapping[str, str], cwd: Path) -> list[Mirror]:
     """The mirrors that the command line asks for, in the order named, else in the file's.
 
@@ -266,9 +272,12 @@ def _draft(file: Path, name: str, table: Any, defaults: Mapping[str, Any]) -> _D
 # Checks
 
 
+def _default_state_dir() -> Path:
+    return Path(platformdirs.user_state_dir("skynet", appauthor=False))
+
+
 def _finish(draft: _Draft, overrides: Mapping[str, Any]) -> Mirror:
-    state_dir = Path(platformdirs.user_state_dir("skynet", appauthor=False))
-    values = {"state_dir": state_dir, **draft.values, **overrides}
+    values = {"state_dir": _default_state_dir(), **draft.values, **overrides}
     of_login = [each.name for each in fields(Login) if each.name in values]
     login = Login(**{name: values.pop(name) for name in of_login})
     mirror = Mirror(name=draft.name, login=login, **values)

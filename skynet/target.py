@@ -53,13 +53,23 @@ def parse_target(url: str) -> Target:
 
     Raises ConfigError, which says what is wrong and what is right, and repeats no password.
     """
+    return _parse(url, path_if_missing="")
+
+
+def parse_server(url: str) -> Target:
+    """The same for an URL that need name no more than the server; its path is then "/"."""
+    return _parse(url, path_if_missing="/")
+
+
+def _parse(url: str, path_if_missing: str) -> Target:
     try:
         authority, slash, path = _without_scheme(url).partition("/")
         login, at, address = authority.rpartition("@")
         user = _user(login) if at else None
         host, port = _address(address)
-        if slash:
-            return Target(host, _remote_path("/" + path), user, port)
+        path = "/" + path if slash else path_if_missing
+        if path:
+            return Target(host, _remote_path(path), user, port)
         why = "it names no path"
     except _Wrong as wrong:
         why = str(wrong)

@@ -123,18 +123,20 @@ class Client:
     def _open_first(self) -> Capabilities:
         session = self._new_session()
         extensions = session.greet()
-        session.start("sftp-0", 0)
+        session.start("sftp-0")
         capabilities = Capabilities(frozenset(extensions))
-        if b"limits@openssh.com" not in extensions:
-            return capabilities
-        return self.call(_ask_limits(capabilities))
+        if b"limits@openssh.com" in extensions:
+            capabilities = self.call(_ask_limits(capabilities))
+            session.bound_handles(capabilities.max_handles)
+        return capabilities
 
     def _open_another(self) -> None:
         session = None
         try:
             session = self._new_session()
             session.greet()
-            session.start(f"sftp-{self.width}", self.capabilities.max_handles)
+            session.bound_handles(self.capabilities.max_handles)
+            session.start(f"sftp-{self.width}")
             session.kick()
         except (ConnectError, LinkLost, OSError, EOFError):
             # The server has fewer sessions to give: what is open must do, and does.
@@ -142,6 +144,8 @@ class Client:
                 if session is not None:
                     self._sessions.remove(session)
                 self._wanted = len(self._sessions)
+            if session is not None:
+                session.end(LinkLost("The server did not take up this channel."))
         finally:
             with self._lock:
                 self._opening -= 1

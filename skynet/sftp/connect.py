@@ -1,9 +1,9 @@
 """A connection to an SFTP server: the way to it, its host key, the login, and its channels.
 
-The only room that imports paramiko. Every hop is dialled, checked against known_hosts and logged
-in to before the next one is reached through it; each of these steps has connect_timeout seconds.
-Once connected, a blocked send or recv ends when the other side moves or `Connection.abort` is
-called, so whoever waits on a Stream keeps the deadline.
+With `transport`, the only room that imports paramiko. Every hop is dialled, checked against
+known_hosts and logged in to before the next one is reached through it; each of these steps has
+connect_timeout seconds. Once connected, a blocked send or recv ends when the other side moves or
+`Connection.abort` is called, so whoever waits on a Stream keeps the deadline.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from typing import Any
 
 import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
 import paramiko.agent  # type: ignore[import-untyped]  # paramiko ships no types
-import paramiko.auth_handler  # type: ignore[import-untyped]  # paramiko ships no types
-import paramiko.packet  # type: ignore[import-untyped]  # paramiko ships no types
 
-from skynet.errors import ConfigError, ConnectError
+from skynet.errors import ConfigError
 from skynet.sftp import hostkeys, refusals
 from skynet.sftp.auth import Answer, HungUpError, Offer, Responder, log_in
 from skynet.sftp.credentials import (
@@ -37,20 +35,12 @@ from skynet.sftp.dial import ProxyProcess, dial, dial_agent, printable
 from skynet.sftp.endpoint import Endpoint, Hop, Options, route
 from skynet.sftp.hostkeys import HostKey, KnownKey
 from skynet.sftp.session import CLOSE_SECONDS, Connection, Link
+from skynet.sftp.transport import AuthHandler, SshTransport
 from skynet.sftp.waits import Deadline
 
-__all__ = ["Connection", "Endpoint", "HostKey", "connect", "scan_host_key", "trust"]
+__all__ = ["Connection", "Endpoint", "HostKey", "connect", "is_trusted", "scan_host_key", "trust"]
 
 KEEPALIVE_SECONDS = 15
-# What a server may send us on one channel before we have read it.
-WINDOW_BYTES = 8 * 2**20
-# RFC 4253 asks for packets up to 35,000 bytes; a server that sends far more is broken or hostile.
-MAX_PACKET_BYTES = 2**20
-MAX_GREETING_BYTES = 16 * 2**10
-# On a slow link the answer to a rekey stands behind megabytes that are on their way. paramiko's
-# own 30 s broke long uploads; a link that is really dead is noticed by others before this.
-REKEY_SECONDS = 300.0
-
 _CONFIG_ERRORS = (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ValueError, KeyError)
 _KEY_CLASSES = {
     "ssh-ed25519": paramiko.Ed25519Key,
@@ -58,116 +48,17 @@ _KEY_CLASSES = {
     "ecdsa": paramiko.ECDSAKey,
 }
 
-# Nothing below the command line prints: without a handler, errors would reach stderr.
-_paramiko_log = logging.getLogger("paramiko")
-_paramiko_log.addHandler(logging.NullHandler())
-_paramiko_log.propagate = False
 _log = logging.getLogger(__name__)
-
-
-class _Packetizer(paramiko.packet.Packetizer):  # type: ignore[misc]  # the base is untyped
-    """Bounds what is read: the greeting as a whole, then each packet."""
-
-    def __init__(self, sock: Any) -> None:
-        super().__init__(sock)
-        self.greeting = b""
-
-    def _read_timeout(self, timeout: float) -> bytes:
-        data: bytes = super()._read_timeout(timeout)
-        self.greeting += data
-        if len(self.greeting) > MAX_GREETING_BYTES:
-            raise paramiko.SSHException("the greeting has no end")
-        return data
-
-    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        if n > MAX_PACKET_BYTES:
-            raise paramiko.SSHException(f"a packet of {n} bytes")
-        data: bytes = super().read_all(n, check_rekey)
-        return data
-
-
-class _Transport(paramiko.Transport):  # type: ignore[misc]  # the base is untyped
-    """An SSH session that prefers AES-GCM, asks for known host keys first, and hears farewells."""
-
-    def __init__(self, sock: Any, hop: Hop, known: Sequence[KnownKey]) -> None:
-        super().__init__(sock, default_window_size=WINDOW_BYTES, packetizer_class=_Packetizer)
-        self.farewell = ""
-        self.auth_timeout = None
-        self.clear_to_send_timeout = REKEY_SECONDS
-        self.use_compression(hop.compression)
-        options = self.get_security_options()
-        options.ciphers = sorted(options.ciphers, key=lambda name: "gcm" not in name)
-        options.key_types = hostkeys.known_first(options.key_types, known)
-
-    def open_sftp(self, hop: Hop, seconds: float) -> Any:
-        """A channel with the sftp subsystem; ConnectError no-channel or no-sftp, else EOFError."""
-        try:
-            channel = self.open_session(timeout=seconds)
-        except paramiko.SSHException as error:
-            raise self._refusal(error, refusals.no_channel(hop)) from error
-        try:
-            channel.invoke_subsystem("sftp")
-        except paramiko.SSHException as error:
-            channel.close()
-            raise self._refusal(error, refusals.no_sftp(hop)) from error
-        return channel
-
-    def _refusal(self, error: Exception, refused: ConnectError) -> Exception:
-        """What a failed request means: the server said no, unless it is gone."""
-        return refused if self.is_active() else EOFError(str(error))
-
-    def _parse_disconnect(self, m: Any) -> None:
-        m.get_int()
-        self.farewell = printable(m.get_binary())
-        m.rewind()
-        m.get_byte()
-        super()._parse_disconnect(m)
-
-    def _send_user_message(self, data: Any) -> None:
-        # During a rekey this waits for the transport's thread. On that very thread (a keepalive,
-        # the reply to a close) it would wait for itself.
-        if threading.current_thread() is self and not self.clear_to_send.is_set():
-            send = super()._send_user_message
-            threading.Thread(target=send, args=(data,), daemon=True).start()
-            return
-        try:
-            super()._send_user_message(data)
-        except paramiko.SSHException as error:
-            # The rekey took too long. To whoever sends, the link has ended.
-            raise EOFError(str(error)) from error
-
-
-class _AuthHandler(paramiko.auth_handler.AuthHandler):  # type: ignore[misc]  # the base is untyped
-    """Asks for the login service once; some servers hang up on paramiko, which asks every time.
-
-    All attempts but the first are therefore signed in the thread that makes them: an agent that
-    will not sign fails an attempt and not the session.
-    """
-
-    _has_service = False
-
-    def _request_auth(self) -> None:
-        if not self._has_service:
-            super()._request_auth()
-            return
-        granted = paramiko.Message()
-        granted.add_string("ssh-userauth")
-        granted.rewind()
-        super()._parse_service_accept(granted)
-
-    def _parse_service_accept(self, m: Any) -> None:
-        self._has_service = True
-        super()._parse_service_accept(m)
 
 
 class _Login:
     """The authentication requests of one session, as skynet.sftp.auth.Login wants them."""
 
     def __init__(
-        self, transport: _Transport, hop: Hop, environ: Mapping[str, str], seconds: float
+        self, transport: SshTransport, hop: Hop, environ: Mapping[str, str], seconds: float
     ) -> None:
         self._transport = transport
-        self._handler = transport.auth_handler = _AuthHandler(transport)
+        self._handler = transport.auth_handler = AuthHandler(transport)
         self._hop = hop
         self._environ = environ
         self._seconds = seconds
@@ -282,6 +173,15 @@ def scan_host_key(
     return key
 
 
+def is_trusted(endpoint: Endpoint, key: HostKey) -> bool:
+    """Whether the key is known; HostKeyError if another one is, or if this one was revoked."""
+    hop = route(endpoint, _lookup)[-1]
+    known = hostkeys.known_keys(hop.known_hosts, hop.key_name)
+    if known:
+        hostkeys.verify(key, known, hop.trust_command)
+    return bool(known)
+
+
 def trust(endpoint: Endpoint, key: HostKey) -> Path:
     """Append the key to the known_hosts file that `connect` reads first; returns that file."""
     return hostkeys.append(route(endpoint, _lookup)[-1].known_hosts, key)
@@ -353,9 +253,9 @@ def _tunnel(before: Link, hop: Hop, seconds: float) -> Any:
 
 def _handshake(
     hop: Hop, sock: Any, known: Sequence[KnownKey], seconds: float, proxy: ProxyProcess | None
-) -> _Transport:
+) -> SshTransport:
     """Exchange greetings and keys, within `seconds`."""
-    transport = _Transport(sock, hop, known)
+    transport = SshTransport(sock, hop, known)
     # Ours is the one deadline; paramiko's only have to be later.
     transport.banner_timeout = transport.handshake_timeout = 2 * seconds
     done = threading.Event()

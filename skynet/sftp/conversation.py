@@ -83,7 +83,8 @@ class _Talk:
         self.generator = generator
         self.done = done
         self.parent = parent
-        self.replies: list[Reply] = []
+        # A generator that has not begun must be sent None.
+        self.replies = cast("list[Reply]", None)
         self.missing = 0
         self.lanes = 0
         self.error: BaseException | None = None
@@ -115,14 +116,20 @@ class Session:
         """Exchange INIT and VERSION; the server's extensions."""
         self._stream.send(wire.init())
         while True:
-            for packet in self._packets.feed(self._receive()):
+            packets = list(self._packets.feed(self._receive()))
+            if len(packets) > 1:
+                raise ProtocolError("The server sent more than its SFTP greeting, unasked.")
+            if packets:
                 self._owed = False
-                return replies.parse_version(packet)
+                return replies.parse_version(packets[0])
 
-    def start(self, name: str, max_handles: int) -> None:
-        """Begin to take work. `max_handles` (0: not known) bounds the files open at once."""
+    def bound_handles(self, max_handles: int) -> None:
+        """Keep the files open at once below `max_handles` (0: not known)."""
         if max_handles:
             self._window = max(1, min(WINDOW, max_handles - 4))
+
+    def start(self, name: str) -> None:
+        """Begin to take work."""
         for role in (self._send_loop, self._receive_loop):
             threading.Thread(target=role, name=f"{name}-{role.__name__}", daemon=True).start()
 
@@ -215,12 +222,12 @@ class Session:
 
     def _deliver(self, packet: bytes) -> None:
         request_id, reply = replies.parse_reply(packet)
-        try:
-            talk, slot = self._pending.pop(request_id)
-        except KeyError:
+        with self._wake:  # `end` takes all that is pending at once, and tells it
+            talk, slot = self._pending.pop(request_id, (None, 0))
+        if talk is None:
             if self._ended is not None:
                 return
-            raise ProtocolError(f"The server answered request {request_id}, never sent.") from None
+            raise ProtocolError(f"The server answered request {request_id}, never sent.")
         talk.replies[slot] = reply
         talk.missing -= 1
         if not talk.missing:
@@ -235,8 +242,7 @@ class Session:
                 error, talk.error = talk.error, None
                 step = talk.generator.throw(error)
             else:
-                # A generator that has not begun must be sent None.
-                step = talk.generator.send(cast("list[Reply]", talk.replies or None))
+                step = talk.generator.send(talk.replies)
             while not step:
                 step = talk.generator.send([])
         except StopIteration as stop:
@@ -260,18 +266,21 @@ class Session:
         talk.missing = len(requests)
         with self._wake:
             ended = self._ended
-            if ended is None:
+            used_up = self._next_id + len(requests) > LAST_REQUEST_ID
+            if ended is None and not used_up:
                 if not self._pending:
                     self._progress = monotonic()
                 for slot, request in enumerate(requests):
                     self._enqueue(talk, slot, request)
         if ended is not None:
             self._abandon(talk, ended)
+        elif used_up:
+            error = LinkLost("This channel has used up its request numbers; a new one is needed.")
+            self._abandon(talk, error)
+            self._lose(error)
 
     def _enqueue(self, talk: _Talk, slot: int, request: Request) -> None:
         request_id = self._next_id
-        if request_id >= LAST_REQUEST_ID:
-            raise LinkLost("This channel has used up its request numbers; a new one is needed.")
         self._next_id += 1
         self._pending[request_id] = (talk, slot)
         self._outgoing.append(wire.frame(request, request_id))

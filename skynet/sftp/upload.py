@@ -19,6 +19,7 @@ from skynet.sftp.client import Capabilities
 from skynet.sftp.conversation import Conversation, Lanes
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
+    OK,
     Reply,
     expect_attrs,
     expect_handle,
@@ -153,13 +154,18 @@ def _write_temp(
         else:
             last = pieces.next()
         identity = source.verify()
-        yield from _finish_temp(handle, place, source.size, last)
-        acknowledged(len(last))
     except Exception:
-        # The handle may be closed already, the link lost: the first error is what matters, and
-        # a temporary file that stays is removed by the next cycle's recovery.
+        # The first error is what matters, whatever these answer; a temporary file that stays is
+        # removed by the next cycle's recovery.
         yield [wire.close(handle), wire.remove(place.temp)]
         raise
+    try:
+        yield from _finish_temp(handle, place, source.size, last)
+    except Exception:
+        # No second CLOSE: the server may have given the same handle to another file by now.
+        yield [wire.remove(place.temp)]
+        raise
+    acknowledged(len(last))
     return Uploaded(source.size, pieces.digest(), identity)
 
 
@@ -206,14 +212,14 @@ def _lane(
 
 def _finish_temp(handle: bytes, place: Placement, size: int, data: bytes) -> Conversation[None]:
     """Write `data` (the whole of a small file), set times and mode, check the size, close."""
-    before = [wire.write(handle, 0, data)] if data else []
-    if place.attrs != wire.NO_ATTRS:
-        before.append(wire.fsetstat(handle, place.attrs))
-    answers = yield [*before, wire.fstat(handle), wire.close(handle)]
+    writes = [wire.write(handle, 0, data)] if data else []
+    settings = [wire.fsetstat(handle, place.attrs)] if place.attrs != wire.NO_ATTRS else []
+    answers = yield [*writes, *settings, wire.fstat(handle), wire.close(handle)]
     if data:
         expect_ok(answers[0])
     expect_ok(answers[-1])
-    if not _is_as_wanted(answers[-2], place, size):
+    are_set = all(is_status(reply, OK) for reply in answers[len(writes) : -2])
+    if not are_set or not _is_as_wanted(answers[-2], place, size):
         # Some servers work on requests out of order, or cannot set attributes by handle.
         yield from _settle_by_path(place, size)
 

@@ -1,0 +1,158 @@
+"""The terminal: reports on standard output, progress and errors on standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterable
+from getpass import getpass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from skynet.monitor import Event, Notice, Stage
+from skynet.monitor import Progress as Moved
+from skynet.render import size
+from skynet.serve import Announcement
+
+PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+
+
+class Face:
+    """What a command says. quiet: errors only. as_json: objects on standard output, no report."""
+
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
+    ) -> None:
+        self.verbose = verbose
+        self.as_json = as_json
+        self._quiet = quiet or as_json
+        self._out = Console(soft_wrap=True, highlight=False)
+        self._err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Lines of a report, in rich markup."""
+        if not self._quiet:
+            for line in lines:
+                self._out.print(line)
+
+    def insist(self, lines: Iterable[str]) -> None:
+        """Lines that are said even when quiet, on standard error if standard output is for JSON."""
+        console = self._err if self._quiet else self._out
+        for line in lines:
+            console.print(line)
+
+    def error(self, message: str) -> None:
+        """A sentence on standard error."""
+        self._err.print(f"[bold red]skynet:[/] {escape(message)}")
+
+    def print_json(self, value: dict[str, Any]) -> None:
+        """One object on one line."""
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+
+    def announce(self, server: Announcement) -> None:
+        """How to reach the server that has begun to serve."""
+        if self.as_json:
+            self.print_json(dataclasses.asdict(server))
+            return
+        self.say(
+            [
+                f"Serving at [bold]{escape(server.url)}[/]",
+                f"Host key: {server.fingerprint}",
+                f"Trust it with: skynet trust {escape(server.url)}",
+            ]
+        )
+        if server.password is not None:
+            self.say([f"Password, for this run only: {escape(server.password)}"])
+        if not server.loopback_only:
+            self.say(["[yellow]Other machines can reach this address.[/]"])
+        self.say(["Ctrl-C ends it."])
+
+    def watch(self, name: str) -> Watching:
+        """A monitor that shows what happens to one mirror."""
+        return Watching(name, self._err, quiet=self._quiet, verbose=self.verbose)
+
+    def secret(self, prompt: str) -> str | None:
+        """Ask a person at the terminal; None when there is nobody (see credentials.Prompter)."""
+        return getpass(prompt) if sys.stdin.isatty() else None
+
+
+class Watching:
+    """Shows events: a live bar on a terminal, a line now and then elsewhere. A context manager."""
+
+    def __init__(self, name: str, console: Console, *, quiet: bool, verbose: bool) -> None:
+        self._name = name
+        self._console = console
+        self._quiet = quiet
+        self._verbose = verbose
+        self._spoken_at = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if console.is_terminal and not quiet:
+            self._bar = _make_bar(console)
+
+    def __enter__(self) -> Watching:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self._name, total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Notice):
+            self._console.print(f"[yellow]{escape(self._name)}: {escape(event.message)}[/]")
+        elif self._bar is not None and self._task is not None:
+            self._move_bar(self._bar, self._task, event)
+        elif not self._quiet:
+            self._speak(event)
+
+    def _move_bar(self, bar: Progress, task: TaskID, event: Event) -> None:
+        if isinstance(event, Stage):
+            bar.update(task, description=f"{escape(self._name)}: {event.doing}")
+        elif isinstance(event, Moved):
+            bar.update(
+                task,
+                total=event.total_bytes or 1,
+                completed=event.sent_bytes,
+                description=f"{escape(self._name)}: {event.done} of {event.total}",
+            )
+
+    def _speak(self, event: Event) -> None:
+        now = time.monotonic()
+        if isinstance(event, Stage) and self._verbose:
+            self._console.print(f"{escape(self._name)}: {event.doing}")
+        elif isinstance(event, Moved) and now - self._spoken_at >= PLAIN_SECONDS:
+            self._spoken_at = now
+            self._console.print(
+                f"{escape(self._name)}: {event.done} of {event.total} operations, "
+                f"{size(event.sent_bytes)} of {size(event.total_bytes)}"
+            )
+
+
+def _make_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

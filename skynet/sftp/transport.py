@@ -1,0 +1,132 @@
+"""paramiko's transport, adapted: bounded reading, AES-GCM first, one login service, long rekeys.
+
+These classes override parts of paramiko that have no public name; look at them whenever its
+version is raised. Only `connect` uses them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
+import paramiko.auth_handler  # type: ignore[import-untyped]  # paramiko ships no types
+import paramiko.packet  # type: ignore[import-untyped]  # paramiko ships no types
+
+from skynet.errors import ConnectError
+from skynet.sftp import hostkeys, refusals
+from skynet.sftp.dial import printable
+from skynet.sftp.endpoint import Hop
+from skynet.sftp.hostkeys import KnownKey
+
+# What a server may send us on one channel before we have read it.
+WINDOW_BYTES = 8 * 2**20
+# RFC 4253 asks for packets up to 35,000 bytes; a server that sends far more is broken or hostile.
+MAX_PACKET_BYTES = 2**20
+MAX_GREETING_BYTES = 16 * 2**10
+# On a slow link the answer to a rekey stands behind megabytes that are on their way. paramiko's
+# own 30 s broke long uploads; a link that is really dead is noticed by others before this.
+REKEY_SECONDS = 300.0
+
+# Nothing below the command line prints: without a handler, errors would reach stderr.
+_paramiko_log = logging.getLogger("paramiko")
+_paramiko_log.addHandler(logging.NullHandler())
+_paramiko_log.propagate = False
+
+
+class Packetizer(paramiko.packet.Packetizer):  # type: ignore[misc]  # the base is untyped
+    """Bounds what is read: the greeting as a whole, then each packet."""
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock)
+        self.greeting = b""
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        data: bytes = super()._read_timeout(timeout)
+        self.greeting += data
+        if len(self.greeting) > MAX_GREETING_BYTES:
+            raise paramiko.SSHException("the greeting has no end")
+        return data
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Read exactly n bytes, if no packet may be longer than that."""
+        if n > MAX_PACKET_BYTES:
+            raise paramiko.SSHException(f"a packet of {n} bytes")
+        data: bytes = super().read_all(n, check_rekey)
+        return data
+
+
+class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is untyped
+    """An SSH session that prefers AES-GCM, asks for known host keys first, and hears farewells."""
+
+    def __init__(self, sock: Any, hop: Hop, known: Sequence[KnownKey]) -> None:
+        super().__init__(sock, default_window_size=WINDOW_BYTES, packetizer_class=Packetizer)
+        self.farewell = ""
+        self.auth_timeout = None
+        self.clear_to_send_timeout = REKEY_SECONDS
+        self.use_compression(hop.compression)
+        options = self.get_security_options()
+        options.ciphers = sorted(options.ciphers, key=lambda name: "gcm" not in name)
+        options.key_types = hostkeys.known_first(options.key_types, known)
+
+    def open_sftp(self, hop: Hop, seconds: float) -> Any:
+        """A channel with the sftp subsystem; ConnectError no-channel or no-sftp, else EOFError."""
+        try:
+            channel = self.open_session(timeout=seconds)
+        except paramiko.SSHException as error:
+            raise self._refusal(error, refusals.no_channel(hop)) from error
+        try:
+            channel.invoke_subsystem("sftp")
+        except paramiko.SSHException as error:
+            channel.close()
+            raise self._refusal(error, refusals.no_sftp(hop)) from error
+        return channel
+
+    def _refusal(self, error: Exception, refused: ConnectError) -> Exception:
+        """What a failed request means: the server said no, unless it is gone."""
+        return refused if self.is_active() else EOFError(str(error))
+
+    def _parse_disconnect(self, m: Any) -> None:
+        m.get_int()
+        self.farewell = printable(m.get_binary())
+        m.rewind()
+        m.get_byte()
+        super()._parse_disconnect(m)
+
+    def _send_user_message(self, data: Any) -> None:
+        # During a rekey this waits for the transport's thread. On that very thread (a keepalive,
+        # the reply to a close) it would wait for itself.
+        if threading.current_thread() is self and not self.clear_to_send.is_set():
+            send = super()._send_user_message
+            threading.Thread(target=send, args=(data,), daemon=True).start()
+            return
+        try:
+            super()._send_user_message(data)
+        except paramiko.SSHException as error:
+            # The rekey took too long. To whoever sends, the link has ended.
+            raise EOFError(str(error)) from error
+
+
+class AuthHandler(paramiko.auth_handler.AuthHandler):  # type: ignore[misc]  # the base is untyped
+    """Asks for the login service once; some servers hang up on paramiko, which asks every time.
+
+    All attempts but the first are therefore signed in the thread that makes them: an agent that
+    will not sign fails an attempt and not the session.
+    """
+
+    _has_service = False
+
+    def _request_auth(self) -> None:
+        if not self._has_service:
+            super()._request_auth()
+            return
+        granted = paramiko.Message()
+        granted.add_string("ssh-userauth")
+        granted.rewind()
+        super()._parse_service_accept(granted)
+
+    def _parse_service_accept(self, m: Any) -> None:
+        self._has_service = True
+        super()._parse_service_accept(m)

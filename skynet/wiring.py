@@ -1,0 +1,80 @@
+"""From a configured mirror to the parts that serve it, in this process and on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skynet.config import Login, Mirror, Target
+from skynet.monitor import Monitor
+from skynet.reconcile import Surroundings
+from skynet.remote import Remote, SftpRemote
+from skynet.serve import ServeOptions
+from skynet.sftp.client import Client
+from skynet.state import make_private
+
+if TYPE_CHECKING:
+    from skynet.sftp.credentials import Prompter
+    from skynet.sftp.endpoint import Endpoint
+
+
+def surroundings(monitor: Monitor) -> Surroundings:
+    """The real clocks, randomness and host name."""
+    return Surroundings(
+        clock=time.monotonic,
+        sleep=time.sleep,
+        now_ns=time.time_ns,
+        token=os.urandom,
+        host=platform.node(),
+        monitor=monitor,
+    )
+
+
+def endpoint(target: Target, login: Login) -> Endpoint:
+    """How to reach and enter the server of a target."""
+    from skynet.sftp.endpoint import Endpoint
+
+    return Endpoint(
+        target.host,
+        target.user,
+        target.port,
+        identity=login.identity,
+        known_hosts=login.known_hosts,
+        password_command=login.password_command,
+        password_file=login.password_file,
+        compression=login.compression,
+        connect_timeout=login.connect_timeout,
+    )
+
+
+def connector(
+    mirror: Mirror, prompter: Prompter, environ: Mapping[str, str]
+) -> Callable[[], Remote]:
+    """What connects to a mirror's target; the SSH library is loaded when it is called."""
+
+    def connect() -> Remote:
+        from skynet.sftp.connect import connect as dial
+
+        connection = dial(endpoint(mirror.target, mirror.login), prompter=prompter, environ=environ)
+        client = Client(connection, channels=mirror.channels, timeout=mirror.login.timeout)
+        return SftpRemote(client, mirror.target.path, os.urandom(5).hex())
+
+    return connect
+
+
+def serve_options(options: ServeOptions, password_file: Path | None) -> ServeOptions:
+    """The options with the password from its file, and the host key's directory made.
+
+    Raises AuthError for an unfit file.
+    """
+    if password_file is not None:
+        from skynet.sftp.credentials import read_password_file
+
+        options = replace(options, password=read_password_file(password_file))
+    make_private(options.state)
+    return options
