@@ -20,35 +20,49 @@ ROOT = Path(__file__).resolve().parent.parent
 HOUSE = """
     __main__
     cli
-    render | daemon | serve
+    console
+    render | wiring
+    daemon | serve
     reconcile
-    apply | scan | watch | journal | index | manifest
+    contents
+    survey
+    apply | lease
+    scan | watch | journal | index | state
+    manifest
+    manifest_codec
     remote
-    sftp | plan | guard | manifest_codec | sftpserver
+    sftp | plan | guard | sftpserver
     ops
-    rules | tree | manifest_frames
-    config | monitor | errors
+    rules | manifest_frames
+    tree
+    config
+    keys
+    target
+    monitor | errors
 """
 
-# The same inside the room sftp; its own __init__ may show what any of them offers.
+# The same inside the rooms that are packages; an __init__ may show what any of them offers.
 SFTP = """
     __init__
-    upload
-    client | connect
-    session | auth
+    connect
+    upload | transport
+    client | session | auth
+    conversation | refusals
     replies | credentials
     endpoint
     wire | hostkeys | sshconfig
     dial
     waits
 """
+REMOTE = """
+    __init__
+    sftp
+    carry | own | walk
+    verbs
+"""
 
 # (who, whom): neighbours on one floor that may meet, and for what.
-NEIGHBOURS = {
-    ("config", "errors"): "ConfigError and SourceError",
-    ("monitor", "errors"): "Problem, which events carry",
-    ("rules", "tree"): "how a path is taken apart",
-}
+NEIGHBOURS: dict[tuple[str, str], str] = {}
 
 # Neither a clock nor a disk nor a network, in these rooms, and so none of these modules.
 PURE = "tree rules ops plan guard sftp.wire sftp.replies render errors monitor"
@@ -59,20 +73,23 @@ IMPURE = """
 
 # One foreign name, one room (or the few named here).
 FOREIGN = {
-    "asyncssh": {"serve", "sftpserver"},
+    "asyncssh": {"sftpserver"},
     "diskcache": {"journal"},
-    "msgspec": {"tree", "ops", "plan", "manifest_codec", "manifest", "index", "cli"},
-    "paramiko": {"sftp.connect"},
+    "msgspec": {
+        *("tree", "ops", "plan", "survey", "contents", "reconcile", "lease"),
+        *("index", "manifest", "manifest_codec", "remote.verbs", "remote.carry"),
+    },
+    "paramiko": {"sftp.connect", "sftp.transport"},
     "pathspec": {"rules"},
     "platformdirs": {"config"},
-    "rich": {"render", "cli"},
+    "rich": {"render", "console"},
     "typer": {"cli"},
     "watchdog": {"watch"},
     "xxhash": {"scan", "sftp.upload"},
     "zstandard": {"manifest_codec"},
 }
 
-FACES = {"cli", "render", "__main__"}  # the only ones that may write to the terminal
+FACES = {"cli", "console", "__main__"}  # the only ones that may write to the terminal
 LATE_IMPORTS = ("import_module", "__import__")
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal"}
 UNSAFE_CALLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
@@ -107,7 +124,7 @@ def floors(drawing: str) -> dict[str, int]:
 
 
 HEIGHT = floors(HOUSE)
-SFTP_HEIGHT = floors(SFTP)
+PACKAGES = {"sftp": floors(SFTP), "remote": floors(REMOTE)}
 
 
 def room_of(path: Path) -> str:
@@ -157,15 +174,16 @@ def imported_room(name: str) -> str | None:
     parts = rest.split(".")
     if parts[0] not in HEIGHT:
         return "skynet"  # a name of the package itself, such as __version__
-    if parts[0] == "sftp":
-        return f"sftp.{parts[1]}" if parts[1:2] and parts[1] in SFTP_HEIGHT else "sftp.__init__"
+    inner = PACKAGES.get(parts[0])
+    if inner is not None:
+        return f"{parts[0]}.{parts[1] if parts[1:2] and parts[1] in inner else '__init__'}"
     return parts[0]
 
 
 def stands(room: str) -> bool:
     """Whether the drawings show the room."""
     outer, _, inner = room.partition(".")
-    return inner in SFTP_HEIGHT if outer == "sftp" else room in {*HEIGHT, "skynet"}
+    return inner in PACKAGES[outer] if outer in PACKAGES else room in {*HEIGHT, "skynet"}
 
 
 def may_import(room: str, other: str) -> bool:
@@ -176,7 +194,8 @@ def may_import(room: str, other: str) -> bool:
         return False
     (outer, _, inner), (other_outer, _, other_inner) = room.partition("."), other.partition(".")
     if outer == other_outer:
-        return SFTP_HEIGHT[other_inner] < SFTP_HEIGHT[inner]
+        heights = PACKAGES[outer]
+        return heights[other_inner] < heights[inner]
     return HEIGHT[other_outer] < HEIGHT[outer] or (room, other) in NEIGHBOURS
 
 
@@ -339,7 +358,7 @@ CAUGHT = [
     ("sftp.wire", "from skynet.sftp import Client", "sftp.wire imports sftp.__init__"),
     ("tree", "import os.path", "tree is pure and must not import os.path"),
     ("tree", "from urllib import request", "must not import urllib.request"),
-    ("remote", "import paramiko", "belongs to sftp.connect"),
+    ("remote.sftp", "import paramiko", "belongs to sftp.connect"),
     ("cli", "import requests", "belongs to no room yet"),
     ("cli", "__import__(name)", "imports ?"),
     ("apply", "print('done')", "apply prints"),
@@ -380,11 +399,11 @@ ALLOWED = [
     ("plan", "from skynet.tree import Entry"),
     ("plan", "from skynet import rules, tree"),
     ("guard", "from skynet.ops import Plan"),
-    ("remote", "from skynet.sftp import client\nfrom skynet.plan import Op"),
+    ("remote.sftp", "from skynet.sftp import client\nfrom skynet.plan import Op"),
     ("sftp.client", "from . import wire\nfrom .wire import Packet\nfrom ..errors import LinkLost"),
     ("sftp.__init__", "from skynet.sftp.upload import upload"),
     ("sftp.connect", "import paramiko"),
-    ("render", "import rich.table\nimport sys\nsys.stdout.flush()"),
+    ("console", "import rich.table\nimport sys\nsys.stdout.flush()"),
     ("scan", "import os\nimport xxhash\nos.lstat(b'.')"),
     ("", "run(command, shell=False)"),
     ("", "try:\n    f()\nexcept Exception:\n    clean()\n    raise"),

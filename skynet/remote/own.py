@@ -138,16 +138,15 @@ def _peek(wanted: Sequence[tuple[bytes, int, int]]) -> Conversation[list[bytes |
     for reply, (_, offset, length) in zip(opened, wanted, strict=True):
         if isinstance(reply, Handle):
             requests += [wire.read(reply.handle, offset, length), wire.close(reply.handle)]
-        elif not is_status(reply, NO_SUCH_FILE):
-            expect_handle(reply)
     answers = iter((yield requests))
     found: list[bytes | None] = []
     for reply in opened:
-        if isinstance(reply, Handle):
-            found.append(expect_data(next(answers)))
-            expect_ok(next(answers))
-        else:
+        if is_status(reply, NO_SUCH_FILE):
             found.append(None)
+            continue
+        expect_handle(reply)
+        found.append(expect_data(next(answers)))
+        expect_ok(next(answers))
     return found
 
 

@@ -22,6 +22,8 @@ from skynet.tree import DIR, FILE, LINK, Entry, join, order
 AHEAD = 256  # directories listed and not yet handed out
 READS_AT_ONCE = 32  # READDIR requests in flight for one large directory
 MAX_ENTRIES = 4_000_000  # in one directory; a listing that goes on is a server gone mad
+MAX_NAME = 4096  # bytes; no file system has longer names
+MAX_PATH = 64 * 1024  # bytes; a tree that is deeper has no end
 
 
 def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
@@ -45,6 +47,8 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
             listed[path] = _accept(path, got, error)
             for name, entry in listed[path].children.items():
                 child = join(path, name)
+                if len(child) > MAX_PATH:
+                    raise ProtocolError("The server lists directories that nest without end.")
                 if entry.kind == DIR and not hides(child):
                     heappush(known, (order(child), child))
                     heappush(waiting, (order(child), child))
@@ -65,43 +69,61 @@ def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
     full = join(root, directory) if directory else root
     (reply,) = yield [wire.opendir(full)]
     handle = replies.expect_handle(reply)
-    names: list[replies.Name] = []
-    at_once, at_end = 2, False
-    while not at_end:
-        answers = yield [wire.readdir(handle)] * at_once
-        for answer in answers:
-            more = replies.expect_names(answer)
-            names += more
-            at_end = at_end or not more
-        if len(names) > MAX_ENTRIES:
-            raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
-        at_once = min(2 * at_once, READS_AT_ONCE)
-    yield [wire.close(handle)]
-    return (yield from _understand(full, directory, names))
-
-
-def _understand(full: bytes, directory: bytes, names: list[replies.Name]) -> Conversation[Listed]:
     children: dict[bytes, Entry] = {}
     unknown: set[bytes] = set()
-    links: list[bytes] = []
+    try:
+        yield from _read_names(handle, children, unknown)
+    except Exception:
+        yield [wire.close(handle)]
+        raise
+    yield [wire.close(handle)]
+    yield from _read_links(full, children)
+    return Listed(directory, children, frozenset(unknown), None)
+
+
+def _read_names(
+    handle: bytes, children: dict[bytes, Entry], unknown: set[bytes]
+) -> Conversation[None]:
+    at_once, at_end, count = 2, False, 0
+    while not at_end:
+        for answer in (yield [wire.readdir(handle)] * at_once):
+            if at_end and isinstance(answer, replies.Status):
+                continue  # some servers refuse to read past the end
+            names = replies.expect_names(answer)
+            at_end = at_end or not names
+            count += len(names)
+            _understand(names, children, unknown)
+        if count > MAX_ENTRIES:
+            raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
+        at_once = min(2 * at_once, READS_AT_ONCE)
+
+
+def _understand(
+    names: list[replies.Name], children: dict[bytes, Entry], unknown: set[bytes]
+) -> None:
     for name, attrs in names:
         if name in (b".", b".."):
             continue
-        if not name or b"/" in name or b"\0" in name or name in children:
+        if not _is_possible(name) or name in children or name in unknown:
             raise ProtocolError(f"The server lists an impossible name: {name[:80]!r}.")
         entry = entry_of(attrs)
         if entry is None:
             unknown.add(name)
-            continue
-        children[name] = entry
-        if entry.kind == LINK:
-            links.append(name)
+        else:
+            children[name] = entry
+
+
+def _is_possible(name: bytes) -> bool:
+    return 0 < len(name) <= MAX_NAME and b"/" not in name and b"\0" not in name
+
+
+def _read_links(full: bytes, children: dict[bytes, Entry]) -> Conversation[None]:
+    links = [name for name, entry in children.items() if entry.kind == LINK]
     if links:
         answers = yield [wire.readlink(join(full, name)) for name in links]
         for name, answer in zip(links, answers, strict=True):
             target = replies.expect_names(answer)
             children[name] = Entry(LINK, link=target[0].name if target else b"")
-    return Listed(directory, children, frozenset(unknown), None)
 
 
 def entry_of(attrs: wire.Attrs) -> Entry | None:

@@ -123,14 +123,14 @@ def _replace_in_steps(place: Placement) -> Conversation[None]:
     """
     if not place.keep_old:
         (reply,) = yield [wire.rename(place.temp, place.path)]
-        if is_status(reply, 0):
+        if is_status(reply, OK):
             return
     (reply,) = yield [wire.rename(place.path, place.aside)]
     stepped_aside = not is_status(reply, NO_SUCH_FILE)
     if stepped_aside:
         expect_ok(reply)
     (reply,) = yield [wire.rename(place.temp, place.path)]
-    if not is_status(reply, 0) and stepped_aside:
+    if not is_status(reply, OK) and stepped_aside:
         yield [wire.rename(place.aside, place.path)]
     expect_ok(reply)
     if stepped_aside and not place.keep_old:
@@ -181,7 +181,7 @@ class _Pieces:
 
     def next(self) -> bytes:
         """The next piece, b"" at the end or after `stop`."""
-        if self._stopped:
+        if self._stopped or self.offset > self._source.size:  # it grows, perhaps without end
             return b""
         data = self._source.read(self._length)
         self._hash.update(data)
