@@ -99,8 +99,9 @@ def make_plan(findings: Iterable[Finding], policy: Policy) -> Plan:
 class _Draft:
     """A plan being made: operations by stage, each stage in tree order.
 
-    The stages: clear what stands where a directory or file must go, make directories, rename,
-    send, set attributes, record, delete, remove directories.
+    The stages: forget what is gone, clear what stands where a directory or file must go, record
+    and make directories, rename, send, record, delete, remove directories, set attributes. So
+    the manifest, which is told of each as it ends, is a valid tree all the time as well.
     """
 
     def __init__(self, findings: list[Finding], policy: Policy) -> None:
@@ -110,8 +111,10 @@ class _Draft:
         self.stuck = {d for d in self.cleared if self._keeps_something_below(d)}
         self.moves = _find_moves(findings, policy, self.cleared)
         self.problems: list[Problem] = []
+        self.forgotten: list[Op] = []
         self.clear: list[Op] = []
         self.clear_dirs: list[Op] = []
+        self.found_dirs: list[Op] = []
         self.mkdirs: list[Op] = []
         self.renames: list[Op] = []
         self.uploads: list[Op] = []
@@ -134,15 +137,17 @@ class _Draft:
 
     def finish(self) -> Plan:
         ops = [
+            *self.forgotten,
             *self.clear,
             *_deepest_first(self.clear_dirs),
+            *self.found_dirs,
             *self.mkdirs,
             *self.renames,
             *self.uploads,
-            *self.metas,
             *self.records,
             *self.deletes,
             *_deepest_first(self.rmdirs),
+            *self.metas,
         ]
         return Plan(ops, _needs(ops), self.problems)
 
@@ -162,7 +167,7 @@ class _Draft:
     def _decide_gone(self, finding: Finding) -> None:
         remote, path = finding.remote, finding.path
         if remote is None:
-            self.records.append(Record(path, None))
+            self.forgotten.append(Record(path, None))
         elif self._is_in_the_way(path):
             self._remove(finding, remote, self.clear, self.clear_dirs)
         elif self._may_remove(finding):
@@ -170,9 +175,12 @@ class _Draft:
         elif not finding.foreign and not self.policy.complete_sync:
             kept = msgspec.structs.replace(remote, retained=True)
             if finding.stale or kept != remote:
-                self.records.append(Record(path, kept))
+                self._record(path, kept)
         elif finding.stale and not finding.foreign:
-            self.records.append(Record(path, remote))
+            self._record(path, remote)
+
+    def _record(self, path: bytes, entry: Entry) -> None:
+        (self.found_dirs if entry.kind == DIR else self.records).append(Record(path, entry))
 
     def _may_remove(self, finding: Finding) -> bool:
         if not (self.policy.complete_sync and self.policy.may_delete):
@@ -197,14 +205,18 @@ class _Draft:
         path, remote = finding.path, finding.remote
         if remote is None or remote.kind != DIR:
             if path not in wanted:
+                if remote is not None or finding.stale:
+                    self._decide_gone(finding)  # an empty directory counts as nothing
                 return
             if remote is not None:
                 self.clear.append(Delete(path, remote, finding.foreign))
             self._make_directory(path, local)
         elif not same_meta(local, remote, self.policy):
+            if finding.foreign or finding.stale:
+                self._record(path, remote)  # before what is put into it
             self.metas.append(SetMeta(path, local))
         elif finding.foreign or finding.stale or remote != local:
-            self.records.append(Record(path, local))
+            self._record(path, local)
 
     def _make_directory(self, path: bytes, local: Entry) -> None:
         # Its owner must be able to fill it; a stricter mode is set when that is done.
@@ -222,6 +234,8 @@ class _Draft:
         elif remote is None:
             self.uploads.append(Upload(path, local))
         elif path in self.stuck:
+            if finding.stale:
+                self._record(path, remote)
             self.problems.append(
                 Problem(
                     path,
@@ -247,7 +261,7 @@ class _Draft:
         if not same_meta(known, seen, self.policy):
             self.metas.append(SetMeta(finding.path, known))
         elif finding.foreign or finding.stale or known != remote:
-            self.records.append(Record(finding.path, known))
+            self._record(finding.path, known)
 
     def _move(self, path: bytes, local: Entry) -> None:
         source = self.moves[path]
@@ -319,8 +333,14 @@ def _needs(ops: Sequence[Op]) -> list[tuple[int, ...]]:
             leaving[parent(op.path)].append(index)
         elif isinstance(op, SetMeta):
             mine += [maker[op.path]] if op.path in maker else []
+            # A directory's mode may forbid whatever else is to be done in it.
             mine += fillers.get(op.path, ())
-        elif not isinstance(op, Record):
+            mine += leaving.get(op.path, ())
+        elif isinstance(op, Record):
+            mine += [maker[parent(op.path)]] if parent(op.path) in maker else []
+            if op.entry is not None and op.entry.kind == DIR:
+                maker[op.path] = index
+        else:
             mine += [found[p] for found, p in _before(op, maker, clearer) if p in found]
             maker[op.path] = index
             fillers[parent(op.path)].append(index)

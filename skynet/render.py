@@ -18,14 +18,14 @@ from skynet.tree import LINK
 COUNTED = ("upload", "patch", "copy", "rename", "delete", "mkdir", "rmdir", "setmeta")
 SHOWN_AT_MOST = 40  # lines of one kind, unless all are asked for
 
-_PAST = {
-    "upload": "uploaded",
-    "rename": "renamed",
-    "setmeta": "given their times or modes",
-    "delete": "deleted",
-    "mkdir": "directories made",
-    "rmdir": "directories removed",
-    "record": "found to be right already",
+_WORDS = {  # counted operation: how it is told as a plan, and when it is done
+    "upload": ("to upload", "uploaded"),
+    "rename": ("to rename", "renamed"),
+    "setmeta": ("to get other times or modes", "got other times or modes"),
+    "delete": ("to delete", "deleted"),
+    "mkdir": ("directories to make", "directories made"),
+    "rmdir": ("directories to remove", "directories removed"),
+    "record": ("right already", "right already"),
 }
 _SIGNS: tuple[tuple[type[Op], str, str], ...] = (
     (Rename, ">", "cyan"),
@@ -81,15 +81,10 @@ def _op_text(op: Op) -> str:
 
 def _counts_text(counts: Counter[str], *, planned: bool) -> str:
     parts = []
-    for name, past in _PAST.items():
-        if not counts[name]:
-            continue
-        if planned and name == "record":
-            parts.append(f"{counts[name]} only to be noted in the manifest")
-            continue
-        word = f"to {name}" if planned else past
-        extra = f" ({size(counts['bytes'])})" if name == "upload" else ""
-        parts.append(f"{counts[name]} {word}{extra}")
+    for name, (plan, past) in _WORDS.items():
+        if counts[name]:
+            extra = f" ({size(counts['bytes'])})" if name == "upload" else ""
+            parts.append(f"{counts[name]} {plan if planned else past}{extra}")
     return ", ".join(parts)
 
 

@@ -8,17 +8,25 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from skynet.errors import LinkLost
-from skynet.sftp.client import Client
+from skynet.errors import ConnectError, LinkLost
+from skynet.sftp.client import Client, Connection
+from skynet.sftp.conversation import Stream
 
-PLACES = ("/usr/lib/openssh/sftp-server", "/usr/libexec/sftp-server", "/usr/libexec/openssh/sftp-server")
+PLACES = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+)
 
 
 def sftp_server() -> str:
+    """The path of OpenSSH's sftp-server; skips the test, or fails it, when there is none."""
     for place in PLACES:
         if Path(place).exists():
             return place
@@ -32,18 +40,22 @@ class PipeStream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.reason = ""
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         try:
             self.socket.sendall(data)
         except OSError as error:
-            raise LinkLost(f"pipe: {error}") from None
+            raise LinkLost(self.reason or f"The pipe broke: {error}.") from None
 
     def recv(self, limit: int) -> bytes:
         try:
-            return self.socket.recv(limit)
+            data = self.socket.recv(limit)
         except OSError as error:
-            raise LinkLost(f"pipe: {error}") from None
+            raise LinkLost(self.reason or f"The pipe broke: {error}.") from None
+        if not data and self.reason:
+            raise LinkLost(self.reason)
+        return data
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -51,52 +63,96 @@ class PipeStream:
 
 
 class PipeConnection:
-    """Streams to one server process each, all killed by `abort`."""
+    """Streams to one server process each; it gives `most_streams` of them, then refuses.
 
-    def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
-        self.command = [sftp_server(), *arguments]
-        self.cwd = cwd
+    arguments: for sftp-server. open_files: its limit of open files, 0 for the usual one.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        most_streams: int = 100,
+        open_files: int = 0,
+    ) -> None:
+        self._command: Sequence[str] = [sftp_server(), *arguments]
+        if open_files:
+            limited = f'ulimit -n {open_files} && exec "$0" "$@"'
+            self._command = ["/bin/sh", "-c", limited, *self._command]
+        self._cwd = cwd
+        self._most_streams = most_streams
+        self._lock = threading.Lock()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.streams: list[PipeStream] = []
         self.aborted = ""
-        self.lock = threading.Lock()
 
-    def open_stream(self) -> PipeStream:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                self.command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, cwd=self.cwd
-            )
-        stream = PipeStream(ours)
-        with self.lock:
-            self.processes.append(process)
-            self.streams.append(stream)
-        return stream
+    def open_stream(self) -> Stream:
+        return self._open_pipe()
 
     def stop_servers(self) -> None:
+        """Let every server stop answering, without ending it."""
         for process in self.processes:
             process.send_signal(signal.SIGSTOP)
+
+    def kill_servers(self) -> None:
+        """End every server at once, as a crash would."""
+        for process in self.processes:
+            process.kill()
 
     def abort(self, reason: str) -> None:
         self.aborted = self.aborted or reason
         for stream in list(self.streams):
+            stream.reason = stream.reason or reason
             stream.close()
 
     def close(self) -> None:
-        for stream in self.streams:
-            stream.close()
+        self.abort("The connection was closed.")
+        self.kill_servers()
         for process in self.processes:
-            process.kill()
             process.wait(10)
         for stream in self.streams:
             stream.socket.close()
 
+    def _open_pipe(self) -> PipeStream:
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            if len(self.streams) >= self._most_streams:
+                ours.close()
+                raise ConnectError("The server allows no more channels.", "no-channel")
+            stream = PipeStream(ours)
+            self.streams.append(stream)
+            self.processes.append(
+                subprocess.Popen(
+                    self._command,
+                    stdin=theirs,
+                    stdout=theirs,
+                    stderr=subprocess.DEVNULL,
+                    cwd=self._cwd,
+                )
+            )
+        return stream
+
 
 @contextlib.contextmanager
-def pipe_client(*arguments: str, channels: int = 1, timeout: float = 20.0, cwd: Path | None = None):
-    connection = PipeConnection(*arguments, cwd=cwd)
-    client = Client(connection, channels=channels, timeout=timeout)
+def client_over(
+    connection: Connection, *, channels: int = 1, timeout: float = 20.0
+) -> Iterator[Client]:
+    """A client for the length of a test; the connection is closed whatever happens."""
     try:
-        yield client
+        client = Client(connection, channels=channels, timeout=timeout)
+        try:
+            yield client
+        finally:
+            client.close()
     finally:
-        client.close()
+        connection.close()
+
+
+@contextlib.contextmanager
+def pipe_client(
+    *arguments: str, channels: int = 1, timeout: float = 20.0, cwd: Path | None = None
+) -> Iterator[Client]:
+    """A client of a real sftp-server."""
+    connection = PipeConnection(*arguments, cwd=cwd)
+    with client_over(connection, channels=channels, timeout=timeout) as client:
+        yield client
