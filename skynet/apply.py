@@ -138,14 +138,17 @@ class _Run:
 
     def _fail(self, index: int, problem: Problem) -> None:
         """Note the problem, and one for everything that needed this operation."""
-        self._ended += 1
-        self.applied.problems.append(problem)
-        for dependent in self._dependents.pop(index, ()):
-            if self._missing[dependent] >= 0:
-                self._missing[dependent] = -1
-                path = self._plan.ops[dependent].path
-                reason = f"It needs something else that failed: {problem.message}"
-                self._fail(dependent, Problem(path, problem.code, reason))
+        reason = f"It needs something else that failed: {problem.message}"
+        failed = [(index, problem)]
+        while failed:
+            index, problem = failed.pop()
+            self._ended += 1
+            self.applied.problems.append(problem)
+            for dependent in self._dependents.pop(index, ()):
+                if self._missing[dependent] >= 0:
+                    self._missing[dependent] = -1
+                    path = self._plan.ops[dependent].path
+                    failed.append((dependent, Problem(path, problem.code, reason)))
 
     def _report(self) -> None:
         sent = self._remote.counts["bytes"] - self._sent_before
@@ -158,8 +161,9 @@ class _Run:
 
     def commit_now(self) -> None:
         if self._uncommitted:
-            batch, self._uncommitted = self._uncommitted, []
-            self._commit(batch)
+            # Only a batch that is recorded is let go: later ones may build on it.
+            self._commit(self._uncommitted)
+            self._uncommitted = []
         self._committed_at = self._clock()
 
     def salvage(self) -> None:

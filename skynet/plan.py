@@ -267,8 +267,10 @@ class _Draft:
         source = self.moves[path]
         assert source.remote is not None
         self.renames.append(Rename(path, source.path, source.remote))
-        if not same_meta(local, source.remote, self.policy) or source.remote.retained:
+        if not same_meta(local, source.remote, self.policy):
             self.metas.append(SetMeta(path, local))
+        elif local != source.remote:
+            self._record(path, local)
 
 
 def _deepest_first(ops: list[Op]) -> list[Op]:
@@ -337,7 +339,7 @@ def _needs(ops: Sequence[Op]) -> list[tuple[int, ...]]:
             mine += fillers.get(op.path, ())
             mine += leaving.get(op.path, ())
         elif isinstance(op, Record):
-            mine += [maker[parent(op.path)]] if parent(op.path) in maker else []
+            mine += [maker[p] for p in (parent(op.path), op.path) if p in maker]
             if op.entry is not None and op.entry.kind == DIR:
                 maker[op.path] = index
         else:

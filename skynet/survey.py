@@ -125,10 +125,16 @@ class _Walk:
             remote = self._audit.listing(place.path)
             if remote.error is not None:
                 self._problem(place.path, "unlistable", f"The server refuses: {remote.error}")
+                self._withdraw_removal(place)
         if local.failed or remote.error is not None:
             return []
         rows = self._index.children(place.path) if place.synced else {}
         return self._compare(place, local, rows, remote)
+
+    def _withdraw_removal(self, place: _Place) -> None:
+        """Find nothing at a remote directory that holds who knows what, except its attributes."""
+        if not place.local:
+            self.found.findings = [f for f in self.found.findings if f.path != place.path]
 
     def _compare(
         self, place: _Place, local: Listing, rows: Mapping[bytes, Row], remote: Listed

@@ -16,9 +16,12 @@ from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote.verbs import Listed
 from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
-from skynet.sftp.conversation import Conversation
+from skynet.sftp.conversation import Conversation, Done
 from skynet.tree import DIR, FILE, LINK, Entry, join, order
 
+_Arrival = tuple[bytes, Listed | None, BaseException | None]
+
+BURST = 64  # directories asked for together
 AHEAD = 256  # directories listed and not yet handed out
 READS_AT_ONCE = 32  # READDIR requests in flight for one large directory
 MAX_ENTRIES = 4_000_000  # in one directory; a listing that goes on is a server gone mad
@@ -28,19 +31,19 @@ MAX_PATH = 64 * 1024  # bytes; a tree that is deeper has no end
 
 def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
     """Every directory below `root`, itself (as b"") first; see verbs.Remote.walk."""
-    arrived: SimpleQueue[tuple[bytes, Listed | None, BaseException | None]] = SimpleQueue()
+    arrived: SimpleQueue[_Arrival] = SimpleQueue()
     known = [(order(b""), b"")]  # to be handed out
     waiting = [(order(b""), b"")]  # to be asked for
     listed: dict[bytes, Listed] = {}
     in_flight = 0
     while known:
         _, directory = known[0]
-        while waiting and (in_flight + len(listed) < AHEAD or waiting[0][1] == directory):
-            _, path = heappop(waiting)
-            client.submit(
-                _list(root, path), lambda got, error, p=path: arrived.put((p, got, error))
-            )
-            in_flight += 1
+        room = AHEAD - in_flight - len(listed)
+        # In bursts, which share packets and wake-ups; but what is needed next is asked at once.
+        if waiting and (room >= BURST or waiting[0][1] == directory):
+            paths = [heappop(waiting)[1] for _ in range(min(max(room, BURST), len(waiting)))]
+            client.submit_all([(_list(root, path), _deliver(arrived, path)) for path in paths])
+            in_flight += len(paths)
         if directory not in listed:
             path, got, error = arrived.get()  # the client's supervisor bounds this wait
             in_flight -= 1
@@ -55,6 +58,10 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
             continue
         heappop(known)
         yield listed.pop(directory)
+
+
+def _deliver(arrived: SimpleQueue[_Arrival], path: bytes) -> Done:
+    return lambda got, error: arrived.put((path, got, error))
 
 
 def _accept(path: bytes, got: Listed | None, error: BaseException | None) -> Listed:

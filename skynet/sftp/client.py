@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -83,7 +83,11 @@ class Client:
 
     def submit(self, conversation: Conversation[T], done: Callable[[T, None], None] | Done) -> None:
         """Run a conversation; `done(result, error)` is called on a session's thread."""
-        self._work.append((conversation, cast("Done", done)))
+        self.submit_all([(conversation, cast("Done", done))])
+
+    def submit_all(self, work: Iterable[tuple[Conversation[Any], Done]]) -> None:
+        """Run many conversations; together they cost fewer wake-ups and packets than one by one."""
+        self._work.extend(work)
         if self._lost is not None or self._closed.is_set():
             self._fail_queued()
             return
