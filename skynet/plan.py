@@ -15,7 +15,7 @@ import msgspec
 
 from skynet.errors import Problem
 from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload
-from skynet.tree import DIR, FILE, Entry, is_below, name, order, parent, wire_time
+from skynet.tree import DIR, FILE, Entry, ancestors, is_below, name, order, parent, wire_time
 
 OWNER_ACCESS = 0o700
 
@@ -108,7 +108,8 @@ class _Draft:
         self.policy = policy
         self.findings = findings
         self.cleared = [f.path for f in findings if _directory_in_the_way(f)]
-        self.stuck = {d for d in self.cleared if self._keeps_something_below(d)}
+        self.keeping = self._keeping_directories()
+        self.stuck = self.keeping.intersection(self.cleared)
         self.moves = _find_moves(findings, policy, self.cleared)
         self.problems: list[Problem] = []
         self.forgotten: list[Op] = []
@@ -170,7 +171,7 @@ class _Draft:
             self.forgotten.append(Record(path, None))
         elif self._is_in_the_way(path):
             self._remove(finding, remote, self.clear, self.clear_dirs)
-        elif self._may_remove(finding):
+        elif self._may_remove(finding) and path not in self.keeping:
             self._remove(finding, remote, self.deletes, self.rmdirs)
         elif not finding.foreign and not self.policy.complete_sync:
             kept = msgspec.structs.replace(remote, retained=True)
@@ -187,9 +188,13 @@ class _Draft:
             return False
         return self.policy.remove_foreign or not finding.foreign
 
-    def _keeps_something_below(self, directory: bytes) -> bool:
-        below = (f for f in self.findings if f.remote is not None and is_below(f.path, directory))
-        return not all(self._may_remove(f) for f in below)
+    def _keeping_directories(self) -> set[bytes]:
+        """Directories that have something below them which must stay on the remote."""
+        keeping: set[bytes] = set()
+        for finding in self.findings:
+            if finding.remote is not None and not self._may_remove(finding):
+                keeping.update(ancestors(finding.path))
+        return keeping
 
     def _is_in_the_way(self, path: bytes) -> bool:
         return any(is_below(path, d) and d not in self.stuck for d in self.cleared)
@@ -254,9 +259,9 @@ class _Draft:
 
     def _decide_meta(self, finding: Finding, local: Entry, remote: Entry) -> None:
         known = local if local.digest else msgspec.structs.replace(local, digest=remote.digest)
-        # A listing has whole seconds only; what is adopted agrees within the second.
+        # A listing has whole seconds only: what agrees within the second is right.
         seen = remote
-        if finding.foreign:
+        if finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns):
             seen = msgspec.structs.replace(remote, mtime_ns=local.mtime_ns)
         if not same_meta(known, seen, self.policy):
             self.metas.append(SetMeta(finding.path, known))

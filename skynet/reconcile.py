@@ -11,7 +11,7 @@ Nothing is written before the guard has passed, and nothing at all when there is
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -176,8 +176,9 @@ class _Cycle:
         except ManifestDamaged as error:
             self._distrust(error)
             return None
-        self.index.record((), loaded.head, {})
         self._check_owner(loaded.head, cached)
+        if not self.owner:  # else a held plan would make the next run take the mirror for ours
+            self.index.record((), loaded.head, {})
         return loaded.head
 
     def _distrust(self, error: ManifestDamaged) -> None:
@@ -312,12 +313,23 @@ class _Cycle:
             header = self._new_header(facts)
             self.head = self.manifest.create(header, self.index.entries())
             self.index.record((), self.head, {})
-        elif not self.manifest.is_current(self.head):
+        elif not self._is_unmoved(self.head):
             raise OwnedError(
                 "Another skynet has changed the remote since this run looked at it. "
                 "Nothing was done; run skynet again.",
                 "manifest-moved",
             )
+
+    def _is_unmoved(self, head: Head) -> bool:
+        """Whether the manifest stands at `head`; behind a torn tail only reading it all tells."""
+        if not head.torn:
+            return self.manifest.is_current(head)
+        loaded = self.manifest.load()
+        if loaded is None:
+            return False
+        for part in (loaded.entries, loaded.edits):
+            deque(part, maxlen=0)
+        return loaded.head == head
 
     def _new_header(self, facts: Facts) -> Header:
         generation = self.head.generation if self.head is not None else 0

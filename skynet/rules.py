@@ -43,7 +43,7 @@ class Rules:
 
 def is_reserved(path: bytes) -> bool:
     """Whether the path is skynet's own, on either side."""
-    return path == RESERVED or name(path).startswith(STRAY_TEMP)
+    return path == RESERVED or (STRAY_TEMP in path and name(path).startswith(STRAY_TEMP))
 
 
 def folded(text: bytes) -> str:

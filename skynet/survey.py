@@ -142,20 +142,27 @@ class _Walk:
         unknown = local.unknown | self._colliding(place.path, local)
         below: list[_Place] = []
         for name in sorted(local.children.keys() | rows.keys() | remote.children.keys()):
-            path = join(place.path, name)
-            status = local.children.get(name)
+            status, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
             if status is not None:
                 self.found.entries += 1
+                if row is not None and self._is_as_it_was(status, row, seen):
+                    continue
+            path = join(place.path, name)
             if name in unknown or (name in remote.unknown and self._is_blocked(path, status)):
                 continue
-            row = rows.get(name)
-            if self._audit is None and _is_unchanged_file(status, row):
-                continue  # the usual case, made cheap
-            seen = remote.children.get(name)
             child = self._look(path, status, row, seen, place)
             if child is not None:
                 below.append(child)
         return below
+
+    def _is_as_it_was(self, status: stat_result, row: Row, seen: Entry | None) -> bool:
+        """The usual case, made cheap: a file or link that has changed on neither side."""
+        if row[0] != identity(status) or S_ISDIR(status.st_mode):
+            return False
+        if self._audit is None:
+            return True
+        synced = unpack(row[1])
+        return _actual(synced, seen, self._scope.facts) is synced and not synced.retained
 
     def _look(
         self,
@@ -265,12 +272,6 @@ class _Walk:
 
     def _problem(self, path: bytes, code: str, message: str) -> None:
         self.found.problems.append(Problem(path, code, message))
-
-
-def _is_unchanged_file(status: stat_result | None, row: Row | None) -> bool:
-    if status is None or row is None:
-        return False
-    return row[0] == identity(status) and not S_ISDIR(status.st_mode)
 
 
 def _actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | None:
