@@ -104,7 +104,7 @@ def sync(
     )
     face = Face(quiet=quiet, verbose=verbose, as_json=as_json)
     if not once:
-        _fail(face, UsageError("Say `skynet sync --once`: this version runs one cycle at a time."))
+        _refuse(face, UsageError("Say `skynet sync --once`: this version runs one cycle at a time."))
     request = Request(audit=audit, adopt=adopt, approve=approve)
     raise typer.Exit(_run_mirrors(options, request, face))
 
@@ -135,7 +135,7 @@ def plan(
     )
     face = Face(quiet=quiet, verbose=verbose, as_json=as_json)
     if not dry_run:
-        _fail(face, UsageError("Say `skynet plan --dry-run`; to carry a plan out, skynet sync."))
+        _refuse(face, UsageError("Say `skynet plan --dry-run`; to carry a plan out, skynet sync."))
     request = Request(audit=audit, adopt=adopt, dry_run=True)
     raise typer.Exit(_run_mirrors(options, request, face))
 
@@ -217,8 +217,12 @@ def _run_mirrors(options: Options, request: Request, face: Face) -> int:
     try:
         mirrors = load_mirrors(options, os.environ, Path.cwd())
     except SkynetError as error:
-        _fail(face, error)
-    return max(_run_mirror(mirror, request, face) for mirror in mirrors)
+        _refuse(face, error)
+    try:
+        return max(_run_mirror(mirror, request, face) for mirror in mirrors)
+    except KeyboardInterrupt:
+        face.error("interrupted; what was finished is recorded. Run skynet again for the rest.")
+        return INTERRUPTED
 
 
 def _run_mirror(mirror: Mirror, request: Request, face: Face) -> int:
@@ -259,15 +263,18 @@ def _agreed() -> bool:
     return typer.confirm("Is that the fingerprint the server's administrator told you?")
 
 
+def _refuse(face: Face, error: SkynetError) -> NoReturn:
+    """End before any mirror is known; in JSON too, where its name is then empty."""
+    if face.as_json:
+        face.print_json(failure_json("", error, 0.0))
+    _fail(face, error)
+
+
 def _fail(face: Face, error: SkynetError) -> NoReturn:
     face.error(str(error))
     raise typer.Exit(error.exit_code)
 
 
 def main() -> None:
-    """Run a command. A second Ctrl-C while it winds up ends it at once."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.stderr.write("skynet: interrupted; what was finished is recorded.\n")
-        sys.exit(INTERRUPTED)
+    """Run a command; of one that has nothing to say when interrupted, typer ends with 130 too."""
+    app()

@@ -39,8 +39,8 @@ class Face:
         self.verbose = verbose
         self.as_json = as_json
         self._quiet = quiet or as_json
-        self._out = Console(soft_wrap=True, highlight=False)
-        self._err = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._out = Console(soft_wrap=True, highlight=False, emoji=False)
+        self._err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
     def say(self, lines: Iterable[str]) -> None:
         """Lines of a report, in rich markup."""
@@ -125,13 +125,13 @@ class Watching:
 
     def _move_bar(self, bar: Progress, task: TaskID, event: Event) -> None:
         if isinstance(event, Stage):
-            bar.update(task, description=f"{escape(self._name)}: {event.doing}")
+            bar.update(task, description=f"{self._name}: {event.doing}")
         elif isinstance(event, Moved):
             bar.update(
                 task,
                 total=event.total_bytes or 1,
                 completed=event.sent_bytes,
-                description=f"{escape(self._name)}: {event.done} of {event.total}",
+                description=f"{self._name}: {event.done} of {event.total}",
             )
 
     def _speak(self, event: Event) -> None:
@@ -148,7 +148,7 @@ class Watching:
 
 def _make_bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -38,7 +38,11 @@ class _Holder(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """The right to write to `remote`, taken by `acquire`. `clock` and `sleep` in seconds."""
+    """The right to write to `remote`, taken by `acquire`. `clock` and `sleep` in seconds.
+
+    has_begun: set by the holder once a run that breaks off may leave something half done. The
+    lease stays then, and tells the next run to look at what the remote really holds.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Lease:
         self._sleep = sleep
         self._monitor = monitor
         self._beaten_at = 0.0
+        self.has_begun = False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
@@ -64,8 +69,9 @@ class Lease:
             yield was_left_behind
         except BaseException:
             # The error that ends the run is what matters; a lease that stays is taken over.
-            with contextlib.suppress(SkynetError):
-                self.release()
+            if not self.has_begun:
+                with contextlib.suppress(SkynetError):
+                    self.release()
             raise
         self.release()
 
@@ -98,7 +104,8 @@ class Lease:
             self._beaten_at = self._clock()
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Give the lease back; OwnedError if it may be another's by now."""
+        self.check()
         self._remote.remove(LEASE)
 
     def _create(self) -> bool:

@@ -123,6 +123,7 @@ class _Cycle:
         self.head: Head | None = None
         self.audit = request.audit
         self.may_delete = True
+        self.is_damaged = False  # the manifest
         self.target_exists = True
         self.is_prepared = True
         self.owner = ""  # another mirror's origin, if the manifest is not ours
@@ -183,7 +184,7 @@ class _Cycle:
 
     def _distrust(self, error: ManifestDamaged) -> None:
         self.index.rebuild((), ())
-        self.may_delete = False
+        self.is_damaged, self.may_delete = True, False
         self.around.monitor(
             Notice(
                 "manifest-damaged",
@@ -276,11 +277,13 @@ class _Cycle:
             self.remote.prepare()
         lease = self._lease()
         with lease.held() as was_left_behind:
-            if was_left_behind:
-                self.remote.clear_temps()
-                if not self.audit:
-                    self.audit = True
-                    return None
+            if was_left_behind or self.audit:
+                self.remote.clear_temps()  # an interrupted run gives its lease back, not its temps
+            if was_left_behind and not self.audit:
+                self.audit = True
+                return None
+            self._expect_unmoved()
+            lease.has_begun = True
             self._begin_manifest()
             self._remember(found)
             self.remote.trash = self._trash()
@@ -306,30 +309,39 @@ class _Cycle:
             monitor=around.monitor,
         )
 
-    def _begin_manifest(self) -> None:
-        """With the lease held: make the first manifest, or see that it is still the one we read."""
-        if self.head is None or self.owner:
-            facts = self.remote.facts = self.remote.probe()
-            header = self._new_header(facts)
-            self.head = self.manifest.create(header, self.index.entries())
-            self.index.record((), self.head, {})
-        elif not self._is_unmoved(self.head):
+    def _expect_unmoved(self) -> None:
+        """With the lease held: see that the manifest is still the one that was read."""
+        if not self._is_unmoved():
             raise OwnedError(
                 "Another skynet has changed the remote since this run looked at it. "
                 "Nothing was done; run skynet again.",
                 "manifest-moved",
             )
 
-    def _is_unmoved(self, head: Head) -> bool:
-        """Whether the manifest stands at `head`; behind a torn tail only reading it all tells."""
-        if not head.torn:
-            return self.manifest.is_current(head)
+    def _is_unmoved(self) -> bool:
+        """Whether the manifest is what we read; if it was no whole one, only reading it tells."""
+        if self.head is not None and not self.head.torn:
+            return self.manifest.is_current(self.head)
+        try:
+            return self._read_head() == self.head
+        except ManifestDamaged:
+            return self.is_damaged
+
+    def _read_head(self) -> Head | None:
         loaded = self.manifest.load()
         if loaded is None:
-            return False
+            return None
         for part in (loaded.entries, loaded.edits):
             deque(part, maxlen=0)
-        return loaded.head == head
+        return loaded.head
+
+    def _begin_manifest(self) -> None:
+        """Make the manifest ours, if there is none or it is another mirror's."""
+        if self.head is None or self.owner:
+            facts = self.remote.facts = self.remote.probe()
+            header = self._new_header(facts)
+            self.head = self.manifest.create(header, self.index.entries())
+            self.index.record((), self.head, {})
 
     def _new_header(self, facts: Facts) -> Header:
         generation = self.head.generation if self.head is not None else 0

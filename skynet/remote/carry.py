@@ -93,16 +93,11 @@ class Carrier:
 
     def _mkdir(self, op: Mkdir) -> Conversation[None]:
         path, attrs = self.full(op.path), self.attrs(op.entry)
-        made, *rest = yield [
-            wire.mkdir(path, attrs),
-            # The server's umask has cut the mode of MKDIR.
-            *([wire.setstat(path, attrs)] if attrs.mode is not None else []),
-        ]
-        if not is_status(made, 0):
-            (found,) = yield [wire.lstat(path)]
-            if not is_directory(found):
-                expect_ok(made)
-        if rest and not is_status(rest[0], 0):
+        made, found = yield [wire.mkdir(path, attrs), wire.lstat(path)]
+        if not is_status(made, 0) and not is_directory(found):
+            expect_ok(made)  # and what stands there is not touched
+        if attrs.mode is not None and not _has_mode(found, attrs.mode):
+            # The server's umask has cut the mode of MKDIR, or the directory was there before.
             (reply,) = yield [wire.setstat(path, attrs)]
             expect_ok(reply)
 
@@ -173,7 +168,10 @@ class Carrier:
         if is_status(reply, 0):
             return
         yield from self._make_trash_parents(op.path)
-        (reply,) = yield [wire.rename(path, self._trash_path(op.path))]
+        reply, found = yield [wire.rename(path, self._trash_path(op.path)), wire.lstat(path)]
+        if is_status(reply, NO_SUCH_FILE) and isinstance(found, Attrs):
+            # It is the trash that is missing, not the file.
+            raise RequestError("There is no directory for it in the trash.", "no-trash")
         _expect_gone(reply)
 
     def _trash_path(self, path: bytes) -> bytes:
@@ -198,6 +196,10 @@ def _expect_gone(reply: Reply) -> None:
     if is_status(reply, FAILURE):
         raise RequestError("It is not empty, or the server will not remove it.", "failure")
     expect_ok(reply)
+
+
+def _has_mode(reply: Reply, mode: int) -> bool:
+    return isinstance(reply, Attrs) and stat.S_IMODE(reply.mode or 0) == mode
 
 
 def is_directory(reply: Reply) -> bool:

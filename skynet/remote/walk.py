@@ -2,7 +2,8 @@
 
 Listings are asked for many at a time and arrive in any order. The directories that are known and
 not yet handed out are kept sorted, and the smallest is asked for first; so what is held in memory
-stays within AHEAD directories, however large the tree is.
+stays within AHEAD directories and a BURST for each level below the root, however large the
+tree is.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _accept(path: bytes, got: Listed | None, error: BaseException | None) -> Lis
 
 
 def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
-    full = join(root, directory) if directory else root
+    full = _below(root, directory) if directory else root
     (reply,) = yield [wire.opendir(full)]
     handle = replies.expect_handle(reply)
     children: dict[bytes, Entry] = {}
@@ -86,6 +87,10 @@ def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
     yield [wire.close(handle)]
     yield from _read_links(full, children)
     return Listed(directory, children, frozenset(unknown), None)
+
+
+def _below(full: bytes, path: bytes) -> bytes:
+    return full.rstrip(b"/") + b"/" + path
 
 
 def _read_names(
@@ -127,7 +132,7 @@ def _is_possible(name: bytes) -> bool:
 def _read_links(full: bytes, children: dict[bytes, Entry]) -> Conversation[None]:
     links = [name for name, entry in children.items() if entry.kind == LINK]
     if links:
-        answers = yield [wire.readlink(join(full, name)) for name in links]
+        answers = yield [wire.readlink(_below(full, name)) for name in links]
         for name, answer in zip(links, answers, strict=True):
             target = replies.expect_names(answer)
             children[name] = Entry(LINK, link=target[0].name if target else b"")

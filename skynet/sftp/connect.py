@@ -1,6 +1,6 @@
 """A connection to an SFTP server: the way to it, its host key, the login, and its channels.
 
-With `transport`, the only room that imports paramiko. Every hop is dialled, checked against
+With `transport`, the only room that knows paramiko. Every hop is dialled, checked against
 known_hosts and logged in to before the next one is reached through it; each of these steps has
 connect_timeout seconds. Once connected, a blocked send or recv ends when the other side moves or
 `Connection.abort` is called, so whoever waits on a Stream keeps the deadline.
@@ -17,9 +17,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
-import paramiko.agent  # type: ignore[import-untyped]  # paramiko ships no types
-
 from skynet.errors import ConfigError
 from skynet.sftp import hostkeys, refusals
 from skynet.sftp.auth import Answer, HungUpError, Offer, Responder, log_in
@@ -34,6 +31,7 @@ from skynet.sftp.credentials import (
 from skynet.sftp.dial import ProxyProcess, dial, dial_agent, printable
 from skynet.sftp.endpoint import Endpoint, Hop, Options, route
 from skynet.sftp.hostkeys import HostKey, KnownKey
+from skynet.sftp.library import paramiko
 from skynet.sftp.session import CLOSE_SECONDS, Connection, Link
 from skynet.sftp.transport import AuthHandler, SshTransport
 from skynet.sftp.waits import Deadline

@@ -11,15 +11,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
-import paramiko.auth_handler  # type: ignore[import-untyped]  # paramiko ships no types
-import paramiko.packet  # type: ignore[import-untyped]  # paramiko ships no types
-
 from skynet.errors import ConnectError
 from skynet.sftp import hostkeys, refusals
 from skynet.sftp.dial import printable
 from skynet.sftp.endpoint import Hop
 from skynet.sftp.hostkeys import KnownKey
+from skynet.sftp.library import paramiko
 
 # What a server may send us on one channel before we have read it.
 WINDOW_BYTES = 8 * 2**20

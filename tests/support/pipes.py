@@ -124,8 +124,8 @@ class PipeConnection:
             self.processes.append(
                 subprocess.Popen(
                     self._command,
-                    stdin=theirs,
-                    stdout=theirs,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
                     stderr=subprocess.DEVNULL,
                     cwd=self._cwd,
                 )

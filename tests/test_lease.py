@@ -1,0 +1,247 @@
+"""The lease: one holder at a time, expiry by observed change, and no clock but our own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from skynet import lease as room
+from skynet.errors import LinkLost, OwnedError
+from skynet.lease import BEAT_SECONDS, EXPIRY_SECONDS, LEASE, Lease
+from skynet.monitor import Event, Notice
+from skynet.remote.verbs import OWN, TEMPS
+from skynet.tree import join
+from tests.support.memory import MemoryRemote
+
+FULL_PATH = join(OWN, LEASE)
+
+
+class Desk:
+    """A remote, a clock that only `sleep` moves, and what was told.
+
+    meanwhile: what somebody else does during each second of sleep.
+    """
+
+    def __init__(self) -> None:
+        self.remote = MemoryRemote({})
+        self.remote.prepare()
+        self.remote.calls.clear()
+        self.now = 1000.0
+        self.events: list[Event] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def lease(self, token: str = "me") -> Lease:
+        return Lease(
+            self.remote,
+            token,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            monitor=self.events.append,
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.meanwhile()
+
+    def left_behind(self, host: str = "elsewhere", pid: int = 1) -> bytes:
+        """A lease of a holder that is somewhere else; what the file says."""
+        content = f"token {host} {pid} {7:010d}\n".encode()
+        assert self.remote.create(LEASE, content)
+        return content
+
+    @property
+    def content(self) -> bytes | None:
+        return self.remote.data.get(FULL_PATH)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_free_lease_is_taken_and_given_back(desk: Desk) -> None:
+    with desk.lease().held() as was_left_behind:
+        assert not was_left_behind
+        expected = f"me {socket.gethostname()} {os.getpid()} {0:010d}\n"
+        assert desk.content == expected.encode()
+    assert desk.content is None
+    assert desk.remote.calls == [("create", LEASE), ("remove", LEASE)]
+
+
+def test_living_holder_keeps_the_lease(desk: Desk) -> None:
+    first = desk.lease("first")
+    first.acquire()
+    other = desk.lease("other")
+    desk.meanwhile = first.beat
+    with pytest.raises(OwnedError, match=f"process {os.getpid()} on") as caught:
+        other.acquire()
+    assert caught.value.code == "leased"
+    first.check()
+    assert [type(event) for event in desk.events] == [Notice]
+
+
+def test_silent_holder_loses_the_lease_after_the_expiry_and_not_before(desk: Desk) -> None:
+    desk.left_behind()
+    began = desk.now
+    assert desk.lease().acquire()
+    assert desk.now - began >= EXPIRY_SECONDS
+    assert desk.content is not None
+    assert desk.content.startswith(b"me ")
+    assert set(desk.remote.tree) == {OWN, join(OWN, TEMPS), FULL_PATH}
+
+
+def test_lease_given_back_meanwhile_is_taken_at_once(desk: Desk) -> None:
+    desk.left_behind()
+    desk.meanwhile = lambda: desk.remote.remove(LEASE)
+    began = desk.now
+    desk.lease().acquire()
+    assert desk.now == began + 1
+
+
+def test_dead_process_of_this_machine_is_not_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_is_alive", lambda pid: pid != 77)
+    desk.left_behind(socket.gethostname(), 77)
+    began = desk.now
+    assert desk.lease().acquire()
+    assert desk.now == began
+    assert not desk.events
+
+
+@pytest.mark.parametrize("pid", [1, 77])
+def test_process_of_another_machine_is_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, pid: int
+) -> None:
+    monkeypatch.setattr(room, "_is_alive", lambda pid: False)
+    desk.left_behind("elsewhere", pid)
+    began = desk.now
+    desk.lease().acquire()
+    assert desk.now - began >= EXPIRY_SECONDS
+
+
+def test_of_several_that_take_over_one_gets_it(desk: Desk) -> None:
+    desk.left_behind()
+    quicker = desk.lease("quicker")
+
+    def take_just_before_the_end() -> None:
+        if desk.now >= 1000 + EXPIRY_SECONDS:
+            desk.meanwhile = lambda: None
+            desk.remote.remove(LEASE)
+            quicker.acquire()
+
+    desk.meanwhile = take_just_before_the_end
+    with pytest.raises(OwnedError):
+        desk.lease("slower").acquire()
+    quicker.check()
+    desk.now += EXPIRY_SECONDS
+    quicker.check()
+
+
+def test_new_lease_taken_away_by_mistake_ends_both_and_leaves_none_wrongly_held(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = desk.left_behind()
+    quicker = desk.lease("quicker")
+    rename = desk.remote.rename
+
+    def quicker_comes_first(source: bytes, name: bytes) -> bool:
+        monkeypatch.setattr(desk.remote, "rename", rename)
+        desk.remote.remove(LEASE)
+        quicker.acquire()
+        return rename(source, name)
+
+    monkeypatch.setattr(desk.remote, "rename", quicker_comes_first)
+    with pytest.raises(OwnedError, match=f"process {os.getpid()}"):
+        desk.lease("slower").acquire()
+    assert desk.content is None
+    assert desk.content != old
+    desk.now += EXPIRY_SECONDS
+    with pytest.raises(OwnedError) as caught:
+        quicker.check()
+    assert caught.value.code == "lease-lost"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"a b c d", b"one two 3", b"x" * 4096])
+def test_lease_that_is_no_lease_is_watched_all_the_same(desk: Desk, content: bytes) -> None:
+    desk.remote.create(LEASE, content)
+    began = desk.now
+    assert desk.lease().acquire()
+    assert desk.now - began >= EXPIRY_SECONDS
+    (notice,) = desk.events
+    assert isinstance(notice, Notice)
+    assert "another skynet" in notice.message
+
+
+def test_beat_is_sent_when_it_is_time_to(desk: Desk) -> None:
+    lease = desk.lease()
+    lease.acquire()
+    desk.remote.calls.clear()
+    desk.now += BEAT_SECONDS - 1
+    lease.beat()
+    assert desk.remote.calls == []
+    before = desk.content
+    desk.now += 1
+    lease.beat()
+    assert desk.remote.calls == [("peek", LEASE), ("write_at", LEASE)]
+    assert desk.content is not None
+    assert before is not None
+    assert desk.content != before
+    assert len(desk.content) == len(before)
+
+
+def test_check_asks_only_when_the_last_beat_is_old(desk: Desk) -> None:
+    lease = desk.lease()
+    lease.acquire()
+    desk.remote.calls.clear()
+    desk.now += EXPIRY_SECONDS / 2
+    lease.check()
+    assert desk.remote.calls == []
+    desk.now += 1
+    lease.check()
+    assert desk.remote.calls == [("peek", LEASE)]
+
+
+@pytest.mark.parametrize("verb", ["beat", "check"])
+def test_lease_that_was_taken_over_ends_the_run(desk: Desk, verb: str) -> None:
+    lease = desk.lease()
+    lease.acquire()
+    desk.remote.data[FULL_PATH] = b"theirs elsewhere 5 0000000000\n"
+    desk.now += EXPIRY_SECONDS
+    with pytest.raises(OwnedError) as caught:
+        getattr(lease, verb)()
+    assert caught.value.code == "lease-lost"
+    assert desk.content == b"theirs elsewhere 5 0000000000\n"
+
+
+def test_run_that_lost_its_lease_does_not_remove_the_new_holders(desk: Desk) -> None:
+    lease = desk.lease()
+    with pytest.raises(OwnedError), lease.held():
+        desk.remote.data[FULL_PATH] = b"theirs elsewhere 5 0000000000\n"
+        desk.now += EXPIRY_SECONDS
+        lease.beat()
+    assert desk.content == b"theirs elsewhere 5 0000000000\n"
+
+
+def test_error_of_the_run_is_told_even_if_the_lease_cannot_be_given_back(desk: Desk) -> None:
+    with pytest.raises(ZeroDivisionError), desk.lease().held():
+        desk.remote.cut_at = 0
+        raise ZeroDivisionError
+    with pytest.raises(LinkLost):
+        desk.lease().acquire()
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_run_that_breaks_off_leaves_its_lease_only_once_it_has_begun(
+    desk: Desk, has_begun: bool
+) -> None:
+    lease = desk.lease()
+    with pytest.raises(ZeroDivisionError), lease.held():
+        lease.has_begun = has_begun
+        raise ZeroDivisionError
+    assert (desk.content is not None) == has_begun
+    with desk.lease("next").held() as was_left_behind:
+        assert was_left_behind == has_begun

@@ -1,0 +1,94 @@
+"""What operations do to a tree, how they are counted, and what an approval is bound to."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from skynet.ops import (
+    Delete,
+    Mkdir,
+    Op,
+    Plan,
+    Record,
+    Rename,
+    Rmdir,
+    SetMeta,
+    Upload,
+    effect,
+    kind,
+    replay,
+    tally,
+)
+from skynet.tree import DIR, Drop, Edit, Entry, Move, Put
+from tests.support.worlds import content_entry
+
+OLD, NEW = content_entry(b"old"), content_entry(b"newer")
+DIRECTORY = Entry(DIR, mode=0o755)
+
+EFFECTS: list[tuple[Op, Edit]] = [
+    (Mkdir(b"a", DIRECTORY), Put(b"a", DIRECTORY)),
+    (Upload(b"a", NEW, OLD), Put(b"a", NEW)),
+    (Rename(b"a", b"b", OLD), Move(b"b", b"a")),
+    (SetMeta(b"a", NEW), Put(b"a", NEW)),
+    (Delete(b"a", OLD), Drop(b"a")),
+    (Rmdir(b"a"), Drop(b"a")),
+    (Record(b"a", NEW), Put(b"a", NEW)),
+    (Record(b"a", None), Drop(b"a")),
+]
+
+
+@pytest.mark.parametrize(("op", "expected"), EFFECTS, ids=[kind(op) for op, _ in EFFECTS])
+def test_each_operation_has_one_effect(op: Op, expected: Edit) -> None:
+    assert effect(op) == expected
+
+
+def test_replay_leaves_the_tree_it_was_given() -> None:
+    tree = {b"a": OLD}
+    after = replay(tree, [Rename(b"b", b"a", OLD), Upload(b"a", NEW)])
+    assert after == {b"a": NEW, b"b": OLD}
+    assert tree == {b"a": OLD}
+
+
+def test_operations_are_counted_by_kind_and_content_by_bytes() -> None:
+    ops = [op for op, _ in EFFECTS]
+    assert tally(ops) == {
+        **dict.fromkeys(("mkdir", "upload", "rename", "setmeta", "delete", "rmdir"), 1),
+        "record": 2,
+        "bytes": NEW.size,
+    }
+    assert Plan(ops, [()] * len(ops)).counts() == tally(ops)
+
+
+def fingerprint(*ops: Op) -> str:
+    return Plan(ops, [()] * len(ops)).fingerprint
+
+
+def test_fingerprint_names_what_is_destroyed() -> None:
+    base = fingerprint(Delete(b"a", OLD), Rmdir(b"b"))
+    assert len(base) == 12
+    assert base != fingerprint(Delete(b"a", OLD))
+    assert base != fingerprint(Delete(b"a", OLD), Rmdir(b"c"))
+    assert base != fingerprint(Rmdir(b"a"), Rmdir(b"b"))
+    assert base != fingerprint(Delete(b"a", OLD), Rmdir(b"b"), Upload(b"c", NEW, OLD))
+
+
+def test_fingerprint_does_not_depend_on_what_only_adds() -> None:
+    base = fingerprint(Delete(b"a", OLD))
+    added: list[Op] = [Mkdir(b"d", DIRECTORY), Upload(b"d/new", NEW), Rename(b"x", b"y", OLD)]
+    assert fingerprint(Delete(b"a", OLD), *added) == base
+
+
+def test_fingerprint_cannot_be_shifted_between_paths() -> None:
+    assert fingerprint(Delete(b"a1:b", OLD)) != fingerprint(Delete(b"a", OLD), Delete(b"b", OLD))
+    assert fingerprint(Delete(b"aDelete 1:b", OLD)) != fingerprint(
+        Delete(b"a", OLD), Delete(b"b", OLD)
+    )
+
+
+def test_operations_are_values() -> None:
+    op = Upload(b"a", NEW, OLD)
+    assert op == Upload(b"a", NEW, OLD)
+    with pytest.raises(AttributeError):
+        op.path = b"b"  # type: ignore[misc]  # this is what must fail
+    assert msgspec.structs.replace(op, path=b"b") == Upload(b"b", NEW, OLD)

@@ -1,0 +1,400 @@
+"""The laws of the planner, on random trees and perturbed copies of them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skynet.ops import (
+    Delete,
+    Mkdir,
+    Op,
+    Plan,
+    Record,
+    Rename,
+    Rmdir,
+    SetMeta,
+    Upload,
+    effect,
+    replay,
+)
+from skynet.plan import Finding, Policy, make_plan, undecided
+from skynet.tree import DIR, FILE, LINK, Entry, Tree, edit, is_below, is_valid, parent
+from tests.support.worlds import (
+    World,
+    agree,
+    content_entry,
+    differences,
+    findings,
+    pairs,
+    seen,
+    worlds,
+)
+
+FULL = Policy(complete_sync=True, empty_dirs=True)
+KEEPING = Policy()
+policies = st.builds(
+    Policy,
+    complete_sync=st.booleans(),
+    empty_dirs=st.booleans(),
+    remove_foreign=st.booleans(),
+    may_delete=st.booleans(),
+    keeps_times=st.booleans(),
+    keeps_modes=st.booleans(),
+)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def in_step(local: Tree, remote: Tree) -> World:
+    """A world where nothing has drifted."""
+    return World(dict(local), dict(remote), dict(remote))
+
+
+def done(ops: Iterable[Op], local: Tree) -> list[Op]:
+    """The operations with the digests of what they have sent."""
+    return [
+        msgspec.structs.replace(op, entry=local[op.path]) if isinstance(op, Upload) else op
+        for op in ops
+    ]
+
+
+def in_any_order(plan: Plan, seed: int) -> Iterator[int]:
+    """The indexes of the operations in a random order that `needs` allows."""
+    chance = random.Random(seed)
+    missing = {index: set(needs) for index, needs in enumerate(plan.needs)}
+    while missing:
+        index = chance.choice([index for index, needs in missing.items() if not needs])
+        del missing[index]
+        for needs in missing.values():
+            needs.discard(index)
+        yield index
+
+
+def do_strictly(tree: dict[bytes, Entry], op: Op) -> None:
+    """Carry out one operation on the remote tree; what it relies on must be so."""
+    there = tree.get(op.path)
+    match op:
+        case Mkdir():
+            assert there is None
+        case Upload(replaces=replaces):
+            assert agree(there, replaces)
+        case Rename(source=source, entry=entry):
+            assert there is None
+            assert tree[source] == entry
+        case SetMeta():
+            assert there is not None
+        case Delete(entry=entry):
+            assert there == entry
+            assert entry.kind != DIR
+        case Rmdir():
+            assert there is not None
+            assert there.kind == DIR
+            assert not any(is_below(path, op.path) for path in tree)
+        case Record(entry=entry):
+            assert (there is None) == (entry is None)
+    edit(tree, [effect(op)])
+    assert is_valid(tree)
+
+
+def without_empty_dirs(tree: Tree) -> dict[bytes, Entry]:
+    files = [path for path, entry in tree.items() if entry.kind != DIR]
+    return {p: e for p, e in tree.items() if e.kind != DIR or any(is_below(f, p) for f in files)}
+
+
+# Laws.
+
+
+@given(pairs())
+def test_plan_turns_the_remote_into_the_local_tree(pair: tuple[Tree, Tree]) -> None:
+    remote, local = pair
+    plan = make_plan(findings(in_step(local, remote)), FULL)
+    assert not plan.problems
+    assert replay(remote, done(plan.ops, local)) == local
+
+
+@given(worlds())
+def test_plan_repairs_drift(world: World) -> None:
+    plan = make_plan(findings(world), FULL)
+    assert not plan.problems
+    assert not differences(replay(world.remote, done(plan.ops, world.local)), world.local)
+
+
+@given(worlds())
+def test_without_empty_dirs_every_file_is_mirrored_all_the_same(world: World) -> None:
+    plan = make_plan(findings(world), Policy(complete_sync=True))
+    after = replay(world.remote, done(plan.ops, world.local))
+    assert not differences(without_empty_dirs(after), without_empty_dirs(world.local))
+    assert after.keys() <= world.local.keys()
+
+
+@given(pairs(), policies)
+def test_equal_trees_need_nothing(pair: tuple[Tree, Tree], policy: Policy) -> None:
+    tree = pair[1]
+    everything = [Finding(path, entry, entry) for path, entry in tree.items()]
+    assert make_plan(everything, policy) == Plan([], [], [])
+
+
+@given(worlds(), policies)
+def test_next_plan_is_empty(world: World, policy: Policy) -> None:
+    ops = done(make_plan(findings(world), policy).ops, world.local)
+    remote, synced = replay(world.remote, ops), replay(world.synced, ops)
+    audited = {path: _as_audited(synced.get(path), entry) for path, entry in remote.items()}
+    assert not make_plan(findings(World(world.local, synced, audited)), policy).ops
+
+
+def _as_audited(synced: Entry | None, there: Entry) -> Entry:
+    """An audit goes by the manifest where the listing does not contradict it."""
+    return synced if synced is not None and seen(synced) == seen(there) else there
+
+
+@given(worlds(), policies)
+def test_every_prefix_leaves_valid_trees(world: World, policy: Policy) -> None:
+    remote, manifest = dict(world.remote), dict(world.synced)
+    for op in done(make_plan(findings(world), policy).ops, world.local):
+        do_strictly(remote, op)
+        edit(manifest, [effect(op)])
+        assert is_valid(manifest)
+
+
+@given(worlds(), policies, seeds)
+def test_any_order_that_needs_allows_gives_the_same_trees(
+    world: World, policy: Policy, seed: int
+) -> None:
+    plan = make_plan(findings(world), policy)
+    ops = done(plan.ops, world.local)
+    shuffled = [ops[index] for index in in_any_order(plan, seed)]
+    remote = dict(world.remote)
+    for op in shuffled:
+        do_strictly(remote, op)
+    assert remote == replay(world.remote, ops)
+    assert replay(world.synced, shuffled) == replay(world.synced, ops)
+
+
+@given(worlds(), policies, seeds)
+def test_attributes_of_a_directory_are_set_when_all_is_done_in_it(
+    world: World, policy: Policy, seed: int
+) -> None:
+    plan = make_plan(findings(world), policy)
+    set_before: set[bytes] = set()
+    for op in (plan.ops[index] for index in in_any_order(plan, seed)):
+        if isinstance(op, SetMeta):
+            set_before.add(op.path)
+        elif not isinstance(op, Record):
+            assert parent(op.path) not in set_before
+        if isinstance(op, Rename):
+            assert parent(op.source) not in set_before
+
+
+@given(worlds(), policies)
+def test_manifest_never_claims_more_than_the_remote_holds(world: World, policy: Policy) -> None:
+    ops = done(make_plan(findings(world), policy).ops, world.local)
+    remote, manifest = replay(world.remote, ops), replay(world.synced, ops)
+    for path, entry in manifest.items():
+        unretained = msgspec.structs.replace(entry, retained=False)
+        assert path in remote
+        assert agree(unretained, msgspec.structs.replace(remote[path], retained=False))
+
+
+@given(worlds(), policies)
+def test_plan_is_deterministic_and_names_each_step_once(world: World, policy: Policy) -> None:
+    plan = make_plan(findings(world), policy)
+    assert plan == make_plan(findings(world), policy)
+    steps = Counter((type(op), op.path) for op in plan.ops)
+    assert all(times == 1 for times in steps.values())
+    assert all(needed < index for index, needs in enumerate(plan.needs) for needed in needs)
+
+
+@given(worlds(), policies)
+def test_only_what_is_gone_or_replaced_is_deleted(world: World, policy: Policy) -> None:
+    may_delete = policy.complete_sync and policy.may_delete
+    for op in make_plan(findings(world), policy).ops:
+        if not isinstance(op, Delete | Rmdir):
+            continue
+        assert op.foreign == (op.path not in world.synced)
+        local = world.local.get(op.path)
+        is_replaced = local is not None and local.kind != world.remote[op.path].kind
+        if not may_delete or (op.foreign and not policy.remove_foreign):
+            assert is_replaced
+        else:
+            assert local is None or is_replaced
+
+
+@given(worlds(), st.booleans(), st.booleans())
+def test_without_permission_to_delete_nothing_is_lost_and_every_local_path_is_right(
+    world: World, complete_sync: bool, remove_foreign: bool
+) -> None:
+    policy = Policy(complete_sync, remove_foreign=remove_foreign, may_delete=False)
+    plan = make_plan(findings(world), policy)
+    ops = done(plan.ops, world.local)
+    after = replay(world.remote, ops)
+    moved = {op.source: op.path for op in ops if isinstance(op, Rename)}
+    for path in world.remote.keys() - world.local.keys():
+        assert _same_content(after[moved.get(path, path)], world.remote[path])
+    refused = {problem.path for problem in plan.problems}
+    wanted = without_empty_dirs(world.local)
+    assert refused == {path for path in wanted if not agree(after.get(path), wanted[path])}
+
+
+def _same_content(one: Entry, other: Entry) -> bool:
+    return (one.kind, one.size, one.digest, one.link) == (
+        other.kind,
+        other.size,
+        other.digest,
+        other.link,
+    )
+
+
+@given(worlds(), policies)
+def test_rename_never_costs_content(world: World, policy: Policy) -> None:
+    ops = done(make_plan(findings(world), policy).ops, world.local)
+    after = replay(world.remote, ops)
+    uploaded = {op.path for op in ops if isinstance(op, Upload)}
+    sources = [op.source for op in ops if isinstance(op, Rename)]
+    assert len(sources) == len(set(sources))
+    for op in ops:
+        if isinstance(op, Rename):
+            assert op.path not in uploaded
+            assert op.source not in world.local
+            assert after[op.path].digest == world.remote[op.source].digest
+
+
+@given(worlds())
+def test_nothing_is_sent_that_is_being_thrown_away(world: World) -> None:
+    plan = make_plan(findings(world), FULL)
+    cleared = [op.path for op in plan.ops if isinstance(op, Rmdir) and op.path in world.local]
+    thrown_away = {
+        op.entry.digest
+        for op in plan.ops
+        if isinstance(op, Delete) and not op.foreign and op.path not in world.local
+        if not any(is_below(op.path, directory) for directory in cleared)
+    } - {b""}
+    for op in plan.ops:
+        if isinstance(op, Upload) and op.path not in world.remote:
+            assert world.local[op.path].digest not in thrown_away
+
+
+# Examples.
+
+OLD, NEW = content_entry(b"old", 5), content_entry(b"new", 6)
+ALSO_OLD = content_entry(b"old", 7)
+DIRECTORY = Entry(DIR, mode=0o755)
+
+
+def planned(local: Tree, remote: Tree, policy: Policy = FULL) -> Plan:
+    return make_plan(findings(in_step(local, remote)), policy)
+
+
+def test_moved_file_is_one_rename_in_both_modes() -> None:
+    for policy in (FULL, KEEPING):
+        assert planned({b"b": OLD}, {b"a": OLD}, policy).ops == [Rename(b"b", b"a", OLD)]
+
+
+def test_moved_file_with_other_times_is_not_sent() -> None:
+    ops = planned({b"b": ALSO_OLD}, {b"a": OLD}).ops
+    assert ops == [Rename(b"b", b"a", OLD), SetMeta(b"b", ALSO_OLD)]
+
+
+def test_times_that_the_remote_does_not_keep_are_only_recorded() -> None:
+    policy = Policy(complete_sync=True, keeps_times=False)
+    ops = planned({b"b": ALSO_OLD}, {b"a": OLD}, policy).ops
+    assert ops == [Rename(b"b", b"a", OLD), Record(b"b", ALSO_OLD)]
+
+
+def test_of_several_equal_files_the_one_of_the_same_name_moves() -> None:
+    remote = {b"a": OLD, b"x": OLD}
+    plan = planned({b"d": DIRECTORY, b"d/x": OLD}, remote)
+    assert plan.ops[1:] == [Rename(b"d/x", b"x", OLD), Delete(b"a", OLD)]
+
+
+def test_copy_whose_source_stays_is_sent() -> None:
+    assert [type(op) for op in planned({b"a": OLD, b"b": OLD}, {b"a": OLD}).ops] == [Upload]
+
+
+def test_swap_sends_both() -> None:
+    ops = planned({b"a": OLD, b"b": NEW}, {b"a": NEW, b"b": OLD}).ops
+    assert [(op.path, type(op)) for op in ops] == [(b"a", Upload), (b"b", Upload)]
+
+
+def test_new_directory_comes_with_its_first_file() -> None:
+    local = {b"d": DIRECTORY, b"d/e": DIRECTORY}
+    assert not planned(local, {}, KEEPING).ops
+    plan = planned({**local, b"d/e/f": NEW}, {}, KEEPING)
+    assert [type(op) for op in plan.ops] == [Mkdir, Mkdir, Upload]
+    assert plan.needs == [(), (0,), (1,)]
+
+
+def test_directory_closed_to_its_owner_is_closed_when_it_is_full() -> None:
+    closed = Entry(DIR, mode=0o500)
+    plan = planned({b"d": closed, b"d/f": NEW}, {})
+    assert plan.ops[0] == Mkdir(b"d", Entry(DIR, mode=0o700))
+    assert plan.ops[2] == SetMeta(b"d", closed)
+    assert plan.needs == [(), (0,), (0, 1)]
+
+
+def test_file_replaced_by_an_empty_directory_is_deleted() -> None:
+    plan = planned({b"a": DIRECTORY}, {b"a": OLD}, Policy(complete_sync=True))
+    assert plan.ops == [Delete(b"a", OLD)]
+
+
+def test_directory_with_kept_files_is_not_replaced_by_a_file() -> None:
+    remote = {b"a": DIRECTORY, b"a/b": OLD}
+    plan = planned({b"a": NEW}, remote, KEEPING)
+    assert [problem.code for problem in plan.problems] == ["directory-in-the-way"]
+    assert not [op for op in plan.ops if not isinstance(op, Record)]
+    assert [type(op) for op in planned({b"a": NEW}, remote).ops] == [Delete, Rmdir, Upload]
+
+
+def test_what_is_gone_is_remembered_and_goes_when_complete_sync_comes() -> None:
+    plan = planned({}, {b"a": OLD}, KEEPING)
+    retained = msgspec.structs.replace(OLD, retained=True)
+    assert plan.ops == [Record(b"a", retained)]
+    assert planned({}, {b"a": retained}).ops == [Delete(b"a", retained)]
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [(OLD, Record), (ALSO_OLD, Record), (content_entry(b"old", 3 * 10**9), Upload)],
+    ids=["equal", "within the second", "another second"],
+)
+def test_foreign_file_of_equal_size_and_time_is_adopted(local: Entry, expected: type) -> None:
+    world = World({b"a": local}, {}, {b"a": seen(OLD)})
+    (op,) = make_plan(findings(world), KEEPING).ops
+    assert isinstance(op, expected)
+    assert not isinstance(op, Upload) or op.foreign
+
+
+@pytest.mark.parametrize("foreign_is_removed", [True, False])
+def test_foreign_file_is_removed_only_by_policy(foreign_is_removed: bool) -> None:
+    world = World({}, {}, {b"a": seen(OLD)})
+    policy = Policy(complete_sync=True, remove_foreign=foreign_is_removed)
+    expected = [Delete(b"a", seen(OLD), foreign=True)] if foreign_is_removed else []
+    assert make_plan(findings(world), policy).ops == expected
+    assert not make_plan(findings(world), KEEPING).ops
+
+
+def test_directory_that_holds_a_kept_foreign_file_stays() -> None:
+    synced = {b"a": DIRECTORY, b"a/b": OLD}
+    world = World({}, synced, {**synced, b"a/c": seen(NEW)})
+    policy = Policy(complete_sync=True, remove_foreign=False)
+    assert make_plan(findings(world), policy).ops == [Delete(b"a/b", OLD)]
+
+
+def test_only_files_that_may_be_known_are_read() -> None:
+    unread = msgspec.structs.replace(OLD, digest=b"")
+    longer = Entry(FILE, size=99)
+    found = [
+        Finding(b"gone", OLD, None),
+        Finding(b"new", None, unread),
+        Finding(b"new and longer", None, longer),
+        Finding(b"resized", OLD, longer),
+        Finding(b"same size", OLD, unread),
+        Finding(b"unknown there", unread, unread, foreign=True),
+        Finding(b"link", None, Entry(LINK, link=b"x")),
+    ]
+    assert [finding.path for finding in undecided(found)] == [b"new", b"same size"]

@@ -1,0 +1,93 @@
+"""The state directory: one for each mirror, private, locked by one process at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skynet.errors import OwnedError, UsageError
+from skynet.state import LOCK, directory_for, locked, make_private
+
+HOLD = """
+import sys
+from pathlib import Path
+from skynet.state import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_every_pair_of_source_and_target_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    pairs = [(b"/a", "sftp://h/b"), (b"/a", "sftp://h/c"), (b"/b", "sftp://h/b"), (b"/a\xff", "")]
+    found = {directory_for(tmp_path, source, target) for source, target in pairs}
+    assert len(found) == len(pairs)
+    assert all(directory.parent == tmp_path for directory in found)
+    assert directory_for(tmp_path, *pairs[0]) in found
+
+
+def test_directory_is_made_for_this_user_only_and_kept(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "b"
+    make_private(directory)
+    (directory / "file").write_bytes(b"kept")
+    make_private(directory)
+    assert (directory / "file").read_bytes() == b"kept"
+    if os.name == "posix":
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_directory_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="--state-dir") as caught:
+        make_private(tmp_path / "file" / "below")
+    assert caught.value.code == "state-directory"
+    with pytest.raises(UsageError, match="--state-dir"), locked(tmp_path / "none"):
+        pass
+
+
+def test_lock_is_held_once_and_names_its_holder(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path),
+        pytest.raises(OwnedError, match=f"process {os.getpid()}") as caught,
+        locked(tmp_path),
+    ):
+        pass
+    assert caught.value.code == "locked"
+    assert caught.value.exit_code == 5
+
+
+def test_lock_is_free_again_after_the_block_and_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), locked(tmp_path):
+        raise KeyError
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).exists()
+
+
+def test_shorter_process_id_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("99999999999999\n")
+    with locked(tmp_path), open(tmp_path / LOCK, "rb") as file:
+        assert file.read() == b"%d\n" % os.getpid()
+
+
+def test_lock_holds_between_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    )
+    with holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline().strip() == b"held"
+            with pytest.raises(OwnedError, match=f"process {holder.pid}"), locked(tmp_path):
+                pass
+        finally:
+            holder.kill()
+    with locked(tmp_path):
+        pass
