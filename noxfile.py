@@ -1,6 +1,7 @@
 """The longer ways to check skynet: `nox` runs the quick ones, `nox -s props` and `e2e` take time.
 
-`nox -l` lists the sessions; what follows `--` goes to pytest. Environments are kept and reused.
+`nox -l` lists the sessions; what follows `--` goes to pytest, or to scripts/bench. Environments are
+kept and reused.
 """
 
 from __future__ import annotations
@@ -66,3 +67,10 @@ def e2e(session: nox.Session) -> None:
     _install(session)
     marks = "not props_long and not bench"
     _pytest(session, "-m", marks, "--timeout=1800", SKYNET_REQUIRE_SERVERS="1")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed beside the peers; what follows `--` goes to scripts/bench."""
+    _install(session)
+    session.run("python", "scripts/bench", *session.posargs)

@@ -33,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# readable=False: typer would complain of a path in its own words; the rooms below have better ones.
 Names = Annotated[
     list[str] | None,
     typer.Argument(
@@ -40,21 +41,27 @@ Names = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("-c", "--config", help="Read mirrors from this file.")
+    Path | None, typer.Option("-c", "--config", readable=False, help="Read mirrors from this file.")
 ]
-Source = Annotated[Path | None, typer.Option(help="Local directory, without skynet.toml.")]
+Source = Annotated[
+    Path | None, typer.Option(readable=False, help="Local directory, without skynet.toml.")
+]
 TargetUrl = Annotated[
     str | None, typer.Option("--target", help="sftp://[user@]host[:port]/path, with --source.")
 ]
-Identity = Annotated[Path | None, typer.Option(help="Log in with this private key only.")]
-KnownHosts = Annotated[Path | None, typer.Option(help="File of trusted host keys.")]
+Identity = Annotated[
+    Path | None, typer.Option(readable=False, help="Log in with this private key only.")
+]
+KnownHosts = Annotated[Path | None, typer.Option(readable=False, help="File of trusted host keys.")]
 CompleteSync = Annotated[
     bool | None,
     typer.Option(
         "--complete-sync/--no-complete-sync", help="Delete on the remote what is gone here."
     ),
 ]
-StateDir = Annotated[Path | None, typer.Option(help="Where skynet keeps what it can rebuild.")]
+StateDir = Annotated[
+    Path | None, typer.Option(readable=False, help="Where skynet keeps what it can rebuild.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for each mirror.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but what is wrong.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show every operation.")]
@@ -104,7 +111,9 @@ def sync(
     )
     face = Face(quiet=quiet, verbose=verbose, as_json=as_json)
     if not once:
-        _refuse(face, UsageError("Say `skynet sync --once`: this version runs one cycle at a time."))
+        _refuse(
+            face, UsageError("Say `skynet sync --once`: this version runs one cycle at a time.")
+        )
     request = Request(audit=audit, adopt=adopt, approve=approve)
     raise typer.Exit(_run_mirrors(options, request, face))
 
@@ -175,14 +184,17 @@ def trust(
 
 @app.command()
 def serve(
-    directory: Annotated[Path, typer.Argument(help="The directory to serve.")],
+    directory: Annotated[Path, typer.Argument(readable=False, help="The directory to serve.")],
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
     user: Annotated[str, typer.Option(help="The only login name.")] = "skynet",
-    authorized_keys: Annotated[Path | None, typer.Option(help="Keys that may log in.")] = None,
+    authorized_keys: Annotated[
+        Path | None, typer.Option(readable=False, help="Keys that may log in.")
+    ] = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="File with the password; else one is made up.")
+        Path | None,
+        typer.Option(readable=False, help="File with the password; else one is made up."),
     ] = None,
     state_dir: StateDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Announce as one JSON object.")] = False,

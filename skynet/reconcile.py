@@ -356,11 +356,13 @@ class _Cycle:
         self.index.record(edits, self.head, {o.op.path: _identity(o, found) for o in batch})
 
     def _trash(self) -> Trash:
-        if self.mirror.trash_days == 0:
-            return Trash()
         moment = self._now().strftime("%Y-%m-%dT%H%M%SZ")
         stamp = f"{moment}-{self.around.token(2).hex()}".encode()
-        return Trash(stamp, keep_replaced=self.mirror.trash == "all")
+        return Trash(
+            stamp,
+            keep_deleted=self.mirror.trash_days > 0,
+            keep_replaced=self.mirror.trash == "all",
+        )
 
     def _tidy(self) -> None:
         """Compact the manifest if it is time, and empty old trash, in runs that audit."""

@@ -24,7 +24,7 @@ from skynet.plan import Finding
 from skynet.remote import Facts, Listed
 from skynet.rules import Rules, colliding, shown
 from skynet.scan import UNKNOWN, Listing, Root, identity, kind_of, settled, unreadable
-from skynet.tree import DIR, FILE, LINK, Entry, join, order, wire_time
+from skynet.tree import DIR, FILE, LINK, Entry, ancestors, join, order, wire_time
 
 SECOND = 1_000_000_000
 
@@ -71,7 +71,7 @@ def survey(
     while waiting:
         below = walk.visit(waiting.pop())
         waiting += sorted(below, key=lambda place: order(place.path), reverse=True)
-    return walk.found
+    return walk.finish()
 
 
 class _Place(NamedTuple):
@@ -113,6 +113,7 @@ class _Walk:
         self._audit = audit
         self._scope = scope
         self._now_ns = now_ns
+        self._kept: set[bytes] = set()
         self.found = Survey()
 
     def visit(self, place: _Place) -> list[_Place]:
@@ -125,16 +126,25 @@ class _Walk:
             remote = self._audit.listing(place.path)
             if remote.error is not None:
                 self._problem(place.path, "unlistable", f"The server refuses: {remote.error}")
-                self._withdraw_removal(place)
+                self._keep(place)
         if local.failed or remote.error is not None:
             return []
         rows = self._index.children(place.path) if place.synced else {}
         return self._compare(place, local, rows, remote)
 
-    def _withdraw_removal(self, place: _Place) -> None:
-        """Find nothing at a remote directory that holds who knows what, except its attributes."""
+    def _keep(self, place: _Place) -> None:
+        """Let a directory stay that is gone locally, since it holds what is not ours to judge."""
         if not place.local:
-            self.found.findings = [f for f in self.found.findings if f.path != place.path]
+            self._kept.add(place.path)
+            self._kept.update(ancestors(place.path))
+
+    def finish(self) -> Survey:
+        """All that was found, but for the removal of directories that must stay."""
+        if self._kept:
+            self.found.findings = [
+                f for f in self.found.findings if f.local is not None or f.path not in self._kept
+            ]
+        return self.found
 
     def _compare(
         self, place: _Place, local: Listing, rows: Mapping[bytes, Row], remote: Listed
@@ -177,7 +187,9 @@ class _Walk:
         kinds = [entry.kind for entry in (synced, seen) if entry is not None]
         local_kind = kind_of(status) if status is not None else None
         is_dir = DIR in (local_kind, *kinds)
-        if self._hides(path, is_dir=is_dir):
+        if self._scope.rules.hides(path, is_dir=is_dir):
+            if synced is not None or seen is not None:
+                self._keep(place)
             return None
         if local_kind == LINK and self._scope.symlinks == "skip":
             self.found.skipped["links"] += 1
@@ -246,9 +258,6 @@ class _Walk:
         if blocked or remote != synced or remote is None:
             return True
         return self._scope.complete_sync or not remote.retained
-
-    def _hides(self, path: bytes, *, is_dir: bool) -> bool:
-        return self._scope.rules.hides(path, is_dir=is_dir)
 
     def _colliding(self, directory: bytes, local: Listing) -> set[bytes]:
         """Names the remote cannot tell apart: none of them is touched."""

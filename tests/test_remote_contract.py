@@ -316,9 +316,19 @@ def test_delete_keeps_the_version_in_the_trash(place: Place) -> None:
 
 def test_delete_without_trash_removes(place: Place) -> None:
     place.put(b"file", b"1")
+    place.remote.trash = Trash(b"stamp", keep_deleted=False)
     for _ in range(2):
         succeed(place.remote, Delete(b"file", entry_of(b"1")))
     assert place.everything() == {OWN, TEMPS}
+
+
+def test_delete_without_trash_still_keeps_what_is_foreign(place: Place) -> None:
+    place.put(b"file", b"theirs")
+    place.remote.trash = Trash(b"stamp", keep_deleted=False)
+    succeed(place.remote, Delete(b"file", entry_of(b"theirs"), foreign=True))
+    kept = place.holds(join(OWN, b"trash/stamp/file"))
+    assert kept is not None
+    assert kept.content == b"theirs"
 
 
 def test_rmdir_removes_only_what_is_empty(place: Place) -> None:

@@ -35,6 +35,8 @@ from skynet.tree import FILE, LINK, Entry, join, parent, wire_time
 
 SPARE_BYTES = 1 << 20  # less free space than an upload and this is a full disk
 
+UNSTAMPED = Trash(b"unstamped")  # until the cycle names its own
+
 
 @dataclass(slots=True)
 class Carrier:
@@ -48,7 +50,7 @@ class Carrier:
     capabilities: Capabilities
     acknowledged: Callable[[int], None]
     facts: Facts = field(default_factory=Facts)
-    trash: Trash = field(default_factory=Trash)
+    trash: Trash = UNSTAMPED
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _trash_directories: set[bytes] = field(default_factory=set)
     _mounted: set[bytes] = field(default_factory=set)  # parents where tmp/ cannot be renamed to
@@ -133,8 +135,7 @@ class Carrier:
         return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None)
 
     def _placement(self, op: Upload, *, beside: bool) -> Conversation[Placement]:
-        wanted = op.foreign or (self.trash.keep_replaced and op.replaces is not None)
-        keep = wanted and self.trash.stamp != b""
+        keep = op.foreign or (self.trash.keep_replaced and op.replaces is not None)
         if keep:
             yield from self._make_trash_parents(op.path)
         aside = self._trash_path(op.path) if keep else self.temp_name()
@@ -159,7 +160,7 @@ class Carrier:
 
     def _delete(self, op: Delete) -> Conversation[None]:
         path = self.full(op.path)
-        if not self.trash.stamp:
+        if not (self.trash.keep_deleted or op.foreign):
             (reply,) = yield [wire.remove(path)]
             _expect_gone(reply)
             return

@@ -64,12 +64,14 @@ class Outcome(NamedTuple):
 
 
 class Trash(NamedTuple):
-    """Where deleted versions go. stamp: a directory name that no other cycle uses; b"": nowhere.
+    """What goes to the trash. stamp: a directory name there that no other cycle uses.
 
-    keep_replaced: versions that an upload replaces go there too.
+    keep_deleted: what is deleted goes there, instead of being removed. keep_replaced: what an
+    upload replaces goes there too. What is not skynet's goes there always.
     """
 
-    stamp: bytes = b""
+    stamp: bytes
+    keep_deleted: bool = True
     keep_replaced: bool = False
 
 

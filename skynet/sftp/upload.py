@@ -100,19 +100,26 @@ def make_link(target: bytes, place: Placement, capabilities: Capabilities) -> Co
 def publish(place: Placement, capabilities: Capabilities) -> Conversation[None]:
     """Rename the finished temporary file into place; it is removed if that fails."""
     try:
-        if place.keep_old and capabilities.hardlink and capabilities.posix_rename:
-            (reply,) = yield [wire.hardlink(place.path, place.aside)]
-            if not is_status(reply, NO_SUCH_FILE):
-                expect_ok(reply)
-        elif place.keep_old or not capabilities.posix_rename:
+        may_replace = capabilities.posix_rename
+        if place.keep_old and may_replace:
+            may_replace = yield from _link_aside(place, capabilities)
+        if may_replace:
+            (reply,) = yield [wire.posix_rename(place.temp, place.path)]
+            expect_ok(reply)
+        else:
             yield from _replace_in_steps(place)
-            return
-        (reply,) = yield [wire.posix_rename(place.temp, place.path)]
-        expect_ok(reply)
     except RequestError as error:
         yield [wire.remove(place.temp)]  # the error tells the story, whatever this answers
         error.code = RENAME_REFUSED if error.code == "failure" else error.code
         raise
+
+
+def _link_aside(place: Placement, capabilities: Capabilities) -> Conversation[bool]:
+    """Give the old version, if there is one, its second name; False if that cannot be done."""
+    if not capabilities.hardlink:
+        return False
+    (reply,) = yield [wire.hardlink(place.path, place.aside)]
+    return is_status(reply, OK) or is_status(reply, NO_SUCH_FILE)
 
 
 def _replace_in_steps(place: Placement) -> Conversation[None]:
@@ -134,8 +141,7 @@ def _replace_in_steps(place: Placement) -> Conversation[None]:
         yield [wire.rename(place.aside, place.path)]
     expect_ok(reply)
     if stepped_aside and not place.keep_old:
-        (reply,) = yield [wire.remove(place.aside)]
-        expect_ok(reply)
+        yield [wire.remove(place.aside)]  # published already: what stays is cleared with tmp/
 
 
 def _write_temp(

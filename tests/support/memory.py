@@ -53,7 +53,7 @@ class MemoryRemote:
         self.data: dict[bytes, bytes] = {}
         self.exists = tree is not None
         self.facts = Facts()
-        self.trash = Trash()
+        self.trash = Trash(b"unstamped")
         self.calls: list[tuple[str, bytes]] = []
         self.refusals: dict[int, Exception] = {}
         self.cut_at: int | None = None
@@ -204,7 +204,7 @@ class MemoryRemote:
             case SetMeta():
                 self._set_meta(op.path, op.entry)
             case Delete():
-                self._delete(op.path)
+                self._delete(op.path, foreign=op.foreign)
             case Rmdir():
                 self._rmdir(op.path)
         return Outcome(op, b"", None)
@@ -238,17 +238,16 @@ class MemoryRemote:
             return
         if there.kind == DIR:
             raise RequestError("Is a directory", "rename-refused")
-        wanted = op.foreign or (self.trash.keep_replaced and op.replaces is not None)
-        if wanted and self.trash.stamp:
+        if op.foreign or (self.trash.keep_replaced and op.replaces is not None):
             self._to_trash(op.path)
         else:
             self._drop(op.path)
 
-    def _delete(self, path: bytes) -> None:
+    def _delete(self, path: bytes, *, foreign: bool) -> None:
         there = self.tree.get(path)
         if there is None:
             return
-        if self.trash.stamp:
+        if self.trash.keep_deleted or foreign:
             self._to_trash(path)
         elif there.kind == DIR:
             raise _failure()

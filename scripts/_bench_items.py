@@ -1,0 +1,203 @@
+"""The work items of scripts/bench: their data, their links, and the bars skynet is held to.
+
+Everything here is a value; nothing is measured or written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PEERS = ("rsync", "rclone", "sftp", "lftp")
+SKYNET = "skynet"
+
+Kind = Literal["first", "unchanged", "startup"]
+
+
+class BenchError(Exception):
+    """The bench cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`count` files of `smallest` to `largest` bytes, `per_directory` to a directory."""
+
+    name: str
+    count: int
+    smallest: int
+    largest: int
+    per_directory: int = 100
+    scales_in: Literal["count", "size"] = "count"
+
+    def scaled(self, scale: float) -> Batch:
+        """Fewer files, or smaller ones: never none, never empty."""
+        if self.scales_in == "count":
+            return replace(self, count=max(1, round(self.count * scale)))
+        smallest, largest = (max(1, round(size * scale)) for size in (self.smallest, self.largest))
+        return replace(self, smallest=smallest, largest=largest)
+
+
+class Bar(NamedTuple):
+    """What a full-sized item must not exceed.
+
+    measure "ratio": skynet's seconds by those of the best of `peers`, in the same round;
+    "memory": skynet's peak in bytes; "cpu": its processor seconds.
+    """
+
+    measure: Literal["ratio", "memory", "cpu"]
+    limit: float
+    peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work that skynet and its peers are timed at.
+
+    kind: "first" syncs to an empty target, "unchanged" syncs when nothing is to be done,
+    "startup" asks for the version. rtt_ms: the round trip of the link. patience: how many times
+    the time-out of peers they get here. quick_scale: the size under --quick; None leaves it out.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    batches: tuple[Batch, ...] = ()
+    rtt_ms: int = 0
+    peers: tuple[str, ...] = PEERS
+    bars: tuple[Bar, ...] = ()
+    audit: bool = True
+    patience: int = 1
+    quick_scale: float | None = None
+
+    def scaled(self, scale: float) -> Item:
+        """The same work on less data; the title says so."""
+        if scale == 1:
+            return self
+        title = f"{self.title} ({scale:.3g} of the data)"
+        return replace(
+            self, title=title, batches=tuple(each.scaled(scale) for each in self.batches)
+        )
+
+    @property
+    def is_single_file(self) -> bool:
+        """Whether rsync is told to send whole files (-W), there being but one."""
+        return sum(batch.count for batch in self.batches) == 1
+
+
+def _ratio(limit: float, *peers: str) -> Bar:
+    return Bar("ratio", limit, peers)
+
+
+SMALL = (Batch("small", 10_000, 4 * KIB, 4 * KIB),)
+LARGE = (Batch("large", 1, GIB, GIB, scales_in="size"),)
+MIXED = (
+    Batch("picture", 2_000, 50 * KIB, 3 * MIB),
+    Batch("video", 5, 200 * MIB, 200 * MIB, scales_in="size"),
+)
+MANY = (Batch("many", 100_000, KIB, KIB),)
+MILLION = (Batch("tiny", 1_000_000, 64, 64),)
+
+LISTERS = ("rsync", "rclone", "lftp")  # sftp sends everything anew each time
+BEST = ("rsync", "rclone", "sftp")
+
+ITEMS = (
+    Item(
+        "small-0",
+        "10,000 files of 4 KiB, first sync, no delay",
+        "first",
+        SMALL,
+        bars=(_ratio(0.9, "rsync"),),
+        quick_scale=0.1,
+    ),
+    Item(
+        "small-50",
+        "10,000 files of 4 KiB, first sync, 50 ms",
+        "first",
+        SMALL,
+        50,
+        bars=(_ratio(1.0, "rsync"), _ratio(0.02, "rclone")),
+        quick_scale=0.1,
+    ),
+    Item(
+        "large-0",
+        "one file of 1 GiB, first sync, no delay",
+        "first",
+        LARGE,
+        bars=(_ratio(1.05, "rsync"),),
+        quick_scale=1 / 32,
+    ),
+    Item(
+        "large-50",
+        "one file of 1 GiB, first sync, 50 ms",
+        "first",
+        LARGE,
+        50,
+        bars=(_ratio(0.3, *BEST),),
+        quick_scale=1 / 32,
+    ),
+    Item(
+        "large-150",
+        "one file of 1 GiB, first sync, 150 ms",
+        "first",
+        LARGE,
+        150,
+        bars=(_ratio(0.2, *BEST),),
+        patience=2,
+    ),
+    Item(
+        "mixed-30",
+        "2,000 pictures and 5 videos, first sync, 30 ms",
+        "first",
+        MIXED,
+        30,
+        bars=(_ratio(0.5, *PEERS),),
+        patience=2,
+    ),
+    Item(
+        "unchanged-0",
+        "100,000 files, nothing changed, no delay",
+        "unchanged",
+        MANY,
+        peers=LISTERS,
+        bars=(_ratio(1.5, "rsync"),),
+        quick_scale=0.1,
+    ),
+    Item(
+        "unchanged-50",
+        "100,000 files, nothing changed, 50 ms",
+        "unchanged",
+        MANY,
+        50,
+        peers=LISTERS,
+        bars=(_ratio(0.4, "rsync"),),
+        quick_scale=0.1,
+    ),
+    Item(
+        "unchanged-million",
+        "1,000,000 files, nothing changed, no delay, skynet with --no-audit",
+        "unchanged",
+        MILLION,
+        peers=("rsync",),
+        bars=(_ratio(1.2, "rsync"), Bar("memory", 200 * MIB)),
+        audit=False,
+        patience=10,
+    ),
+    Item(
+        "first-million",
+        "1,000,000 tiny files, first sync, no delay",
+        "first",
+        MILLION,
+        peers=("rsync",),
+        bars=(_ratio(1.3, "rsync"), Bar("memory", 500 * MIB)),
+        patience=10,
+    ),
+    Item(
+        "startup",
+        "skynet --version, processor seconds",
+        "startup",
+        peers=(),
+        bars=(Bar("cpu", 0.25),),
+        quick_scale=1,
+    ),
+)
