@@ -277,11 +277,11 @@ class _Cycle:
             self.remote.prepare()
         lease = self._lease()
         with lease.held() as was_left_behind:
-            if was_left_behind or self.audit:
-                self.remote.clear_temps()  # an interrupted run gives its lease back, not its temps
-            if was_left_behind and not self.audit:
-                self.audit = True
-                return None
+            if was_left_behind:
+                self.remote.clear_temps()
+                if not self.audit:
+                    self.audit = True
+                    return None
             self._expect_unmoved()
             lease.has_begun = True
             self._begin_manifest()

@@ -195,6 +195,9 @@ def test_skynet_dies_at_every_record(
 def test_an_interrupt_in_the_middle_of_an_upload_leaves_nothing_behind(tmp_path: Path) -> None:
     world = first_contact(tmp_path / "w")
     world.put({"large": b"x" * 3_000_000})
+    world.fault = lambda number, request: (
+        Act.STALL if b"posix-rename" in request.packet and b"/large" in request.packet else None
+    )
 
     def press(event: Event) -> None:
         if isinstance(event, Progress):
@@ -225,30 +228,9 @@ def test_temporary_files_of_a_broken_run_are_removed(tmp_path: Path) -> None:
 # Two at once.
 
 
-def twin(world: World, name: str = "twin") -> World:
-    """Another skynet of the same machine with the same source and target, and its own state."""
-    other = World.__new__(World)
-    other.__dict__.update(vars(world))
-    other.state = world.base / name
-    other.on_request = lambda request: None
-    other.asked, other.events = [], []
-    return other
-
-
-def once_at(ending: bytes, action: Callable[[], None]) -> Callable[[Asked], None]:
-    done: list[bool] = []
-
-    def on_request(request: Asked) -> None:
-        if request.kind == "OPEN" and ending in request.text and not done:
-            done.append(True)
-            action()
-
-    return on_request
-
-
 def test_a_second_cycle_on_the_same_state_is_told_who_has_it(tmp_path: Path) -> None:
     world = before_the_cycle(tmp_path / "w")
-    other = twin(world)
+    other = world.twin()
     other.state = world.state
     told: list[OwnedError] = []
 
@@ -257,7 +239,7 @@ def test_a_second_cycle_on_the_same_state_is_told_who_has_it(tmp_path: Path) -> 
             other.sync()
         told.append(caught.value)
 
-    world.on_request = once_at(b"/lease", run_other)
+    world.at_open(b"lease", run_other)
     assert world.sync().outcome == "changed"
     assert [error.code for error in told] == ["locked"]
     assert str(os.getpid()) in str(told[0])
@@ -268,8 +250,8 @@ def test_a_second_cycle_on_the_same_state_is_told_who_has_it(tmp_path: Path) -> 
 
 def test_a_remote_that_moved_under_a_cycle_stops_it(tmp_path: Path) -> None:
     world = before_the_cycle(tmp_path / "w")
-    other = twin(world)
-    world.on_request = once_at(b"/lease", lambda: assert_changed(other))
+    other = world.twin()
+    world.at_open(b"lease", lambda: assert_changed(other))
     with pytest.raises(OwnedError, match="Nothing was done") as caught:
         world.sync()
     assert caught.value.code == "manifest-moved"
@@ -281,8 +263,8 @@ def test_a_remote_that_moved_under_a_cycle_stops_it(tmp_path: Path) -> None:
 
 def test_two_first_contacts_at_once_do_not_overwrite_each_other(tmp_path: Path) -> None:
     world = first_contact(tmp_path / "w")
-    other = twin(world)
-    world.on_request = once_at(b"/lease", lambda: assert_changed(other))
+    other = world.twin()
+    world.at_open(b"lease", lambda: assert_changed(other))
     with pytest.raises(OwnedError) as caught:
         world.sync()
     assert caught.value.code == "manifest-moved"
@@ -364,7 +346,7 @@ def test_a_lease_taken_over_in_the_middle_ends_the_cycle(tmp_path: Path) -> None
         lease.write_bytes(theirs)
         world.monotonic += 60  # we were asleep
 
-    world.on_request = once_at(b"/.skynet/tmp/", take_over)
+    world.at_open(b"tmp/", take_over)
     with pytest.raises(OwnedError) as caught:
         world.sync()
     assert caught.value.code == "lease-lost"

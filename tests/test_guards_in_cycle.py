@@ -10,7 +10,6 @@ import pytest
 
 from skynet.config import MaxDelete
 from skynet.errors import SourceError
-from tests.support.frames import Asked
 from tests.support.world import World, frozen
 
 
@@ -106,12 +105,11 @@ def test_a_root_swapped_in_the_middle_deletes_nothing(world: World) -> None:
     world.put({"a": None})
     before = world.files()
 
-    def swap(request: Asked) -> None:
-        if request.kind == "OPEN" and request.text.endswith(b"/lease"):
-            world.local.rename(world.base / "aside")
-            world.local.mkdir()
+    def swap() -> None:
+        world.local.rename(world.base / "aside")
+        world.local.mkdir()
 
-    world.on_request = swap
+    world.at_open(b"lease", swap)
     with pytest.raises(SourceError, match="nothing was deleted"):
         world.sync()
     assert world.files() == before
@@ -122,11 +120,10 @@ def test_a_root_unmounted_in_the_middle_deletes_nothing(world: World) -> None:
     world.put({"a": None})
     before = world.files()
 
-    def unmount(request: Asked) -> None:
-        if request.kind == "OPEN" and request.text.endswith(b"/lease"):
-            world.local.rename(world.base / "aside")
+    def unmount() -> None:
+        world.local.rename(world.base / "aside")
 
-    world.on_request = unmount
+    world.at_open(b"lease", unmount)
     with pytest.raises(SourceError, match="cannot be read"):
         world.sync()
     assert world.files() == before

@@ -31,7 +31,7 @@ from skynet.sftp.replies import (
 )
 from skynet.sftp.upload import RENAME_REFUSED, Placement, Source, Uploaded, make_link, upload
 from skynet.sftp.wire import Attrs
-from skynet.tree import FILE, LINK, Entry, join, parent, wire_time
+from skynet.tree import FILE, LINK, Entry, ancestors, join, parent, wire_time
 
 SPARE_BYTES = 1 << 20  # less free space than an upload and this is a full disk
 
@@ -182,13 +182,12 @@ class Carrier:
         return join(join(OWN, TRASH), self.trash.stamp)
 
     def _make_trash_parents(self, path: bytes) -> Conversation[None]:
-        directory = join(OWN, TRASH)
-        for name in [self.trash.stamp, *parent(path).split(b"/")]:
+        root = self._trash_root()
+        inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
+        for directory in (join(OWN, TRASH), root, *inside):
             if directory not in self._trash_directories:
                 yield [wire.mkdir(self.full(directory), Attrs(mode=0o700))]  # or it is there
                 self._trash_directories.add(directory)
-            directory = join(directory, name) if name else directory
-        yield [wire.mkdir(self.full(directory), Attrs(mode=0o700))]
 
 
 def _expect_gone(reply: Reply) -> None:

@@ -26,6 +26,7 @@ from skynet.sftp.replies import (
 from skynet.sftp.upload import Placement, publish
 
 BATCH = 8 << 20
+FIRST_READS = 4  # in the first batch: most of these files are small
 
 
 class OwnFiles:
@@ -86,33 +87,36 @@ class OwnFiles:
 
 def read_file(client: Client, path: bytes) -> Iterator[bytes]:
     """A file's content in chunks. The first is read at once, so RequestError comes from here."""
-    first, at_end = client.call(_read(path, 0, client.capabilities.max_read))
-    return _read_on(client, path, first, at_end)
+    length = client.capabilities.max_read
+    data, ended = client.call(_read(path, 0, length, FIRST_READS))
+    return _read_on(client, path, data, ended)
 
 
-def _read_on(client: Client, path: bytes, data: bytes, at_end: bool) -> Iterator[bytes]:
+def _read_on(client: Client, path: bytes, data: bytes, ended: bool) -> Iterator[bytes]:
+    length = client.capabilities.max_read
     offset = 0
     while data:
         yield data
-        if at_end:
+        if ended:
             return
         offset += len(data)
-        data, at_end = client.call(_read(path, offset, client.capabilities.max_read))
+        data, ended = client.call(_read(path, offset, length, max(1, BATCH // length)))
 
 
-def _read(path: bytes, offset: int, length: int) -> Conversation[tuple[bytes, bool]]:
-    """(up to BATCH bytes, whether the file ends there)."""
+def _read(path: bytes, offset: int, length: int, count: int) -> Conversation[tuple[bytes, bool]]:
+    """(the bytes of up to `count` reads of `length`, whether the file ends there)."""
     (reply,) = yield [wire.open_file(path, wire.READ_ONLY)]
     handle = expect_handle(reply)
-    starts = range(offset, offset + BATCH, length)
-    answers = yield [*(wire.read(handle, start, length) for start in starts), wire.close(handle)]
+    reads = [wire.read(handle, offset + i * length, length) for i in range(count)]
+    *answers, status, _ = yield [*reads, wire.fstat(handle), wire.close(handle)]
     pieces = []
-    for answer in answers[:-1]:
+    for answer in answers:
         pieces.append(expect_data(answer))
         if len(pieces[-1]) < length:  # what follows a short read is not contiguous
             break
-    ended = not pieces[-1]
-    return b"".join(pieces), ended
+    data = b"".join(pieces)
+    size = status.size if isinstance(status, wire.Attrs) else None
+    return data, not pieces[-1] or (size is not None and offset + len(data) >= size)
 
 
 def _write(

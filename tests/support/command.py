@@ -106,9 +106,7 @@ def finish(process: subprocess.Popen[bytes]) -> Result:
 
 
 @contextlib.contextmanager
-def serving(
-    directory: Path, *arguments: str | Path, **environ: str
-) -> Iterator[dict[str, Any]]:
+def serving(directory: Path, *arguments: str | Path, **environ: str) -> Iterator[dict[str, Any]]:
     """A `skynet serve`; yields what it announces. Its own interrupt ends it, with exit code 130."""
     process = subprocess.Popen(
         command_line("serve", directory, "--json", *arguments),

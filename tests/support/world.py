@@ -11,6 +11,7 @@ looks freshly written; a test of the racy-clean rule sets `ahead_ns` to 0.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import stat
@@ -159,6 +160,27 @@ class World:
         self.monotonic += seconds
         self.on_sleep()
 
+    def at_open(self, part: bytes, action: Callable[[], None]) -> None:
+        """In the next cycle, act once: when a path of skynet's own with `part` in it is opened.
+
+        The lease is opened when the plan is made and nothing of it is done, tmp/ by an upload.
+        """
+        seen: list[Asked] = []
+
+        def on_request(request: Asked) -> None:
+            if request.kind == "OPEN" and b"/.skynet/" + part in request.text and not seen:
+                seen.append(request)
+                action()
+
+        self.on_request = on_request
+
+    def twin(self) -> World:
+        """Another skynet on this machine with the same source and target, and its own state."""
+        other = copy.copy(self)
+        other.state = self.base / "twin"
+        other.asked, other.events = [], []
+        return other
+
     def lose_state(self) -> None:
         """Delete the state directory."""
         shutil.rmtree(self.state)
@@ -213,14 +235,17 @@ def put(root: bytes, tree: Mapping[Any, Any], at: int) -> None:
     """Write `tree` below the directory `root`, replacing whatever is in the way."""
     for name, content in tree.items():
         path = os.path.join(root, os.fsencode(name))
-        is_dir = os.path.isdir(path) and not os.path.islink(path)
-        if is_dir and not isinstance(content, Mapping):
-            shutil.rmtree(path)
-        elif os.path.lexists(path) and not (is_dir or isinstance(content, bytes)):
-            os.unlink(path)
-        elif os.path.islink(path):
-            os.unlink(path)
+        _clear(path, content)
         _put_one(path, content, at)
+
+
+def _clear(path: bytes, content: Content) -> None:
+    """Remove what `content` cannot be written into; a file that is written keeps its inode."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        if not isinstance(content, Mapping):
+            shutil.rmtree(path)
+    elif os.path.islink(path) or (os.path.lexists(path) and not isinstance(content, bytes)):
+        os.unlink(path)
 
 
 def _put_one(path: bytes, content: Content, at: int) -> None:

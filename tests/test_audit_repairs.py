@@ -1,0 +1,123 @@
+"""The audit: it finds what was done to the remote behind skynet's back, and repairs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.world import Link, World
+
+TREE = {
+    "a": b"alpha",
+    "d": {"b": b"beta", "deep": {"er": {"c": b"gamma" * 1000}}},
+    "empty": b"",
+    "link": Link("d/b"),
+}
+
+
+@pytest.fixture
+def synced(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.put(TREE)
+    world.sync()
+    world.check()
+    return world
+
+
+def remove(world: World) -> None:
+    world.put_remote({"d/b": None})
+
+
+def truncate(world: World) -> None:
+    os.truncate(world.remote / "d/b", 2)
+
+
+def replace_same_size(world: World) -> None:
+    world.put_remote({"d/b": b"BETA"})
+
+
+def change_mode(world: World) -> None:
+    (world.remote / "d/b").chmod(0o640 ^ 0o111)
+
+
+def change_directory_mode(world: World) -> None:
+    (world.remote / "d/deep").chmod(0o700)
+
+
+def put_directory(world: World) -> None:
+    world.put_remote({"d/b": {}})
+
+
+def put_link(world: World) -> None:
+    world.put_remote({"d/b": Link("/etc/passwd")})
+
+
+def remove_directory(world: World) -> None:
+    world.put_remote({"d": None})
+
+
+def replace_directory_by_file(world: World) -> None:
+    world.put_remote({"d/deep": b"a file"})
+
+
+def replace_directory_by_link(world: World) -> None:
+    world.put_remote({"d/deep": Link("..")})
+
+
+def retarget_link(world: World) -> None:
+    world.put_remote({"link": Link("elsewhere")})
+
+
+def replace_link_by_file(world: World) -> None:
+    world.put_remote({"link": b"file"})
+
+
+def remove_everything(world: World) -> None:
+    world.put_remote(dict.fromkeys(TREE))
+
+
+DAMAGES = [
+    remove,
+    truncate,
+    replace_same_size,
+    change_mode,
+    change_directory_mode,
+    put_directory,
+    put_link,
+    remove_directory,
+    replace_directory_by_file,
+    replace_directory_by_link,
+    retarget_link,
+    replace_link_by_file,
+    remove_everything,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("complete_sync", [True, False])
+def test_the_audit_repairs(
+    synced: World, damage: Callable[[World], None], complete_sync: bool
+) -> None:
+    damage(synced)
+    report = synced.sync(complete_sync=complete_sync)
+    assert report.outcome == "changed", (report.problems, report.hazards)
+    synced.check()
+    synced.quiet(complete_sync=complete_sync)
+    synced.quiet(complete_sync=complete_sync, audit=False)
+
+
+def test_what_the_audit_finds_replaced_is_kept_in_the_trash(synced: World) -> None:
+    synced.put_remote({"d/b": b"by somebody else"})
+    synced.sync(trash="all")
+    assert synced.trashed() == {"d/b": b"by somebody else"}
+    synced.check()
+
+
+def test_without_an_audit_drift_is_not_seen(synced: World) -> None:
+    synced.put_remote({"d/b": None})
+    assert synced.sync(audit=False).outcome == "in-sync"
+    assert synced.sync().outcome == "changed"
+    synced.check()
