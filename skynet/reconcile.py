@@ -1,6 +1,6 @@
 """One cycle: bring the remote to what the local directory is. The file to read first.
 
-    synced   = the index, if the remote's manifest still stands where the index says
+    synced   = ledger: the index, if the remote's manifest still says the same
     findings = survey(local, synced, audit)        what differs
     plan     = make_plan(findings, policy)         what to do about it
     hazards  = guard(plan)                         whether a person must agree
@@ -11,7 +11,7 @@ Nothing is written before the guard has passed, and nothing at all when there is
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,20 +19,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from skynet.apply import Applied, apply
 from skynet.config import Mirror
 from skynet.contents import decide_contents
-from skynet.errors import OwnedError, Problem
+from skynet.errors import Problem
 from skynet.guard import Circumstances, Hazard, hazards
 from skynet.index import Index
 from skynet.lease import Lease
-from skynet.manifest import Head, Header, Manifest, ManifestDamaged, wants_compaction
-from skynet.monitor import Monitor, Notice, Stage
+from skynet.ledger import Ledger
+from skynet.monitor import Monitor, Stage
 from skynet.ops import Plan, Record, effect
 from skynet.plan import Policy, make_plan
-from skynet.remote import Facts, Outcome, Remote, Trash
+from skynet.remote import Outcome, Remote, Site, Trash
 from skynet.rules import Rules
 from skynet.scan import UNKNOWN, Root
 from skynet.state import directory_for, locked, make_private
@@ -115,18 +113,13 @@ class _Cycle:
     ) -> None:
         self.mirror = mirror
         self.root = root
-        self.index = index
         self.remote = remote
         self.request = request
         self.around = around
-        self.manifest = Manifest(remote, around.token)
-        self.head: Head | None = None
+        self.site = Site(exists=True, is_prepared=True)  # what a current manifest stands for
         self.audit = request.audit
-        self.may_delete = True
-        self.is_damaged = False  # the manifest
-        self.target_exists = True
-        self.is_prepared = True
-        self.owner = ""  # another mirror's origin, if the manifest is not ours
+        origin = f"{around.host}:{mirror.source.decode('utf-8', 'backslashreplace')}"
+        self.ledger = Ledger(remote, index, origin, around.token, around.monitor)
 
     def run(self) -> Report:
         self._know_the_synced_tree()
@@ -148,62 +141,12 @@ class _Cycle:
         self._pin_root()
         return Report(outcome, plan, applied.done, problems, [], self.remote.counts, found.skipped)
 
-    # What the remote holds, as far as is known.
-
     def _know_the_synced_tree(self) -> None:
-        """Validate the index against the manifest, or load the manifest into it."""
         self.around.monitor(Stage("reading the manifest"))
-        cached = self.index.head
-        if cached is not None and self.manifest.is_current(cached):
-            self.head = cached
-        else:
-            site = self.remote.examine()
-            self.target_exists, self.is_prepared = site
-            self.head = self._load(cached)
-        if self.head is not None:
-            self.remote.facts = self.head.header.facts
-        elif self.target_exists:
-            self.audit = True  # first contact, or a manifest that cannot be trusted
-
-    def _load(self, cached: Head | None) -> Head | None:
-        if self.request.dry_run:  # what is on disk stays as it is
-            self.index = Index.open(None)
-        try:
-            loaded = self.manifest.load() if self.target_exists else None
-            if loaded is None:
-                self.index.rebuild((), ())
-                return None
-            self.index.rebuild(loaded.entries, loaded.edits)
-        except ManifestDamaged as error:
-            self._distrust(error)
-            return None
-        self._check_owner(loaded.head, cached)
-        if not self.owner:  # else a held plan would make the next run take the mirror for ours
-            self.index.record((), loaded.head, {})
-        return loaded.head
-
-    def _distrust(self, error: ManifestDamaged) -> None:
-        self.index.rebuild((), ())
-        self.is_damaged, self.may_delete = True, False
-        self.around.monitor(
-            Notice(
-                "manifest-damaged",
-                f"{error} It is made anew from what is on the remote; "
-                "nothing is deleted in this run.",
-            )
-        )
-
-    def _check_owner(self, head: Head, cached: Head | None) -> None:
-        theirs = head.header
-        ours = cached.header.mirror_id if cached is not None else None
-        if theirs.mirror_id != ours and theirs.origin != self._origin():
-            self.owner = theirs.origin
-        if cached is not None and theirs.mirror_id == ours and head.generation < cached.generation:
-            self.audit = True  # an older manifest came back, from a backup perhaps
-            self.may_delete = False
-
-    def _origin(self) -> str:
-        return f"{self.around.host}:{self.mirror.source.decode('utf-8', 'backslashreplace')}"
+        if not self.ledger.is_current():
+            self.site = self.remote.examine()
+            self.ledger.load(target_exists=self.site.exists, in_memory=self.request.dry_run)
+            self.audit = self.audit or self.ledger.wants_audit
 
     # What differs, and what to do about it.
 
@@ -216,10 +159,10 @@ class _Cycle:
         if self.audit:
             listings = (
                 self.remote.walk(lambda path: rules.hides(path, is_dir=True))
-                if self.target_exists
+                if self.site.exists
                 else iter(())
             )
-        return survey(self.root, self.index, listings, scope, self.around.now_ns())
+        return survey(self.root, self.ledger.index, listings, scope, self.around.now_ns())
 
     def _policy(self) -> Policy:
         facts = self.remote.facts
@@ -227,19 +170,19 @@ class _Cycle:
             complete_sync=self.mirror.complete_sync,
             empty_dirs=self.mirror.empty_dirs,
             remove_foreign=self.mirror.foreign != "keep",
-            may_delete=self.may_delete,
+            may_delete=self.ledger.may_delete,
             keeps_times=facts.keeps_times,
             keeps_modes=facts.keeps_modes,
         )
 
     def _circumstances(self, found: Survey, plan: Plan) -> Circumstances:
-        pinned = self.index.root
+        pinned = self.ledger.index.root
         limits = self.mirror.max_delete
         return Circumstances(
-            entries=self.index.count() if plan.ops else 0,
+            entries=self.ledger.index.count() if plan.ops else 0,
             found=found.entries,
             root_changed=pinned is not None and pinned != self.root.identity,
-            owner=self.owner,
+            owner=self.ledger.owner,
             ask_foreign=self.mirror.foreign == "ask",
             max_fraction=limits.fraction,
             max_entries=limits.entries,
@@ -273,7 +216,7 @@ class _Cycle:
     def _apply(self, plan: Plan, found: Survey) -> Applied | None:
         """Carry out the plan; None if it must be made again, since the last run broke off."""
         self.around.monitor(Stage("transferring"))
-        if not self.is_prepared:
+        if not self.site.is_prepared:
             self.remote.prepare()
         lease = self._lease()
         with lease.held() as was_left_behind:
@@ -282,9 +225,9 @@ class _Cycle:
                 if not self.audit:
                     self.audit = True
                     return None
-            self._expect_unmoved()
+            self.ledger.expect_unmoved()
             lease.has_begun = True
-            self._begin_manifest()
+            self.ledger.begin()
             self._remember(found)
             self.remote.trash = self._trash()
             applied = apply(
@@ -296,6 +239,7 @@ class _Cycle:
                 clock=self.around.clock,
                 monitor=self.around.monitor,
             )
+            self._own_up(applied, found)
             self._tidy()
         return applied
 
@@ -309,51 +253,18 @@ class _Cycle:
             monitor=around.monitor,
         )
 
-    def _expect_unmoved(self) -> None:
-        """With the lease held: see that the manifest is still the one that was read."""
-        if not self._is_unmoved():
-            raise OwnedError(
-                "Another skynet has changed the remote since this run looked at it. "
-                "Nothing was done; run skynet again.",
-                "manifest-moved",
-            )
-
-    def _is_unmoved(self) -> bool:
-        """Whether the manifest is what we read; if it was no whole one, only reading it tells."""
-        if self.head is not None and not self.head.torn:
-            return self.manifest.is_current(self.head)
-        try:
-            return self._read_head() == self.head
-        except ManifestDamaged:
-            return self.is_damaged
-
-    def _read_head(self) -> Head | None:
-        loaded = self.manifest.load()
-        if loaded is None:
-            return None
-        for part in (loaded.entries, loaded.edits):
-            deque(part, maxlen=0)
-        return loaded.head
-
-    def _begin_manifest(self) -> None:
-        """Make the manifest ours, if there is none or it is another mirror's."""
-        if self.head is None or self.owner:
-            facts = self.remote.facts = self.remote.probe()
-            header = self._new_header(facts)
-            self.head = self.manifest.create(header, self.index.entries())
-            self.index.record((), self.head, {})
-
-    def _new_header(self, facts: Facts) -> Header:
-        generation = self.head.generation if self.head is not None else 0
-        return Header(self.around.token(16), generation, self._origin(), facts)
-
     def _commit(self, batch: list[Outcome], found: Survey, lease: Lease) -> None:
-        """Record what the remote has acknowledged: on the remote first, then here."""
-        assert self.head is not None
+        """Record what the remote has acknowledged."""
         lease.check()
-        edits = [effect(outcome.op) for outcome in batch]
-        self.head = self.manifest.append(self.head, edits)
-        self.index.record(edits, self.head, {o.op.path: _identity(o, found) for o in batch})
+        identities = {outcome.op.path: _identity(outcome, found) for outcome in batch}
+        self.ledger.record([effect(outcome.op) for outcome in batch], identities)
+
+    def _own_up(self, applied: Applied, found: Survey) -> None:
+        """Where a repair has failed, let the manifest say what is really there."""
+        failed = {problem.path for problem in applied.problems}
+        stale = [f for f in found.findings if f.stale and f.path in failed]
+        if stale:
+            self.ledger.record([effect(Record(f.path, f.remote)) for f in stale], {})
 
     def _trash(self) -> Trash:
         moment = self._now().strftime("%Y-%m-%dT%H%M%SZ")
@@ -365,12 +276,8 @@ class _Cycle:
         )
 
     def _tidy(self) -> None:
-        """Compact the manifest if it is time, and empty old trash, in runs that audit."""
-        assert self.head is not None
-        if wants_compaction(self.head):
-            header = msgspec.structs.replace(self.head.header, generation=self.head.generation)
-            self.head = self.manifest.create(header, self.index.entries())
-            self.index.record((), self.head, {})
+        """Compact the manifest if it is time; in runs that audit, empty old trash."""
+        self.ledger.compact()
         if self.audit and self.mirror.trash_days:
             oldest = self._now() - timedelta(days=self.mirror.trash_days)
             self.remote.expire_trash(oldest.strftime("%Y-%m-%dT%H%M%SZ").encode())
@@ -380,11 +287,11 @@ class _Cycle:
 
     def _remember(self, found: Survey) -> None:
         """Keep the stat identities of files found to be unchanged, so they need no second look."""
-        self.index.remember({path: found.identities[path] for path in found.settled})
+        self.ledger.index.remember({path: found.identities[path] for path in found.settled})
 
     def _pin_root(self) -> None:
-        if self.index.root != self.root.identity:
-            self.index.root = self.root.identity
+        if self.ledger.index.root != self.root.identity:
+            self.ledger.index.root = self.root.identity
 
 
 def _identity(outcome: Outcome, found: Survey) -> bytes:

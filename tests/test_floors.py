@@ -26,7 +26,7 @@ HOUSE = """
     reconcile
     contents
     survey
-    apply | lease
+    apply | lease | ledger
     scan | watch | journal | index | state
     manifest
     manifest_codec
@@ -76,7 +76,7 @@ FOREIGN = {
     "asyncssh": {"sftpserver"},
     "diskcache": {"journal"},
     "msgspec": {
-        *("tree", "ops", "plan", "survey", "contents", "reconcile", "lease"),
+        *("tree", "ops", "plan", "survey", "contents", "reconcile", "lease", "ledger"),
         *("index", "manifest", "manifest_codec", "remote.verbs", "remote.carry"),
     },
     "paramiko": {"sftp.library"},

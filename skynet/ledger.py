@@ -1,0 +1,147 @@
+"""What the remote is known to hold: the manifest there, and the index here that caches it.
+
+Nothing is written until `begin`, with the lease held; then `record` says what was acknowledged,
+on the remote first, so the manifest never claims more than the remote holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from skynet.errors import OwnedError
+from skynet.index import Index
+from skynet.manifest import Head, Header, Manifest, ManifestDamaged, wants_compaction
+from skynet.monitor import Monitor, Notice
+from skynet.remote import Remote
+from skynet.tree import Edit
+
+
+class Ledger:
+    """The synced tree of one mirror. origin: who mirrors what, for people. token(n): random bytes.
+
+    owner: the origin of another mirror whose manifest this is, "" if it is ours. may_delete: no
+    doubt about the manifest forbids it. wants_audit: it cannot be relied on without one.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        index: Index,
+        origin: str,
+        token: Callable[[int], bytes],
+        monitor: Monitor,
+    ) -> None:
+        self.index = index
+        self.owner = ""
+        self.may_delete = True
+        self.wants_audit = False
+        self._remote = remote
+        self._origin = origin
+        self._token = token
+        self._monitor = monitor
+        self._manifest = Manifest(remote, token)
+        self._head: Head | None = None
+        self._is_damaged = False
+
+    def is_current(self) -> bool:
+        """Whether the index still says what the manifest does: two round trips."""
+        cached = self.index.head
+        if cached is None or not self._manifest.is_current(cached):
+            return False
+        self._adopt(cached)
+        return True
+
+    def load(self, *, target_exists: bool, in_memory: bool) -> None:
+        """Read the manifest into the index; `in_memory` leaves the one on disk as it is."""
+        cached = self.index.head
+        if in_memory:
+            self.index = Index.open(None)
+        try:
+            loaded = self._manifest.load() if target_exists else None
+            if loaded is None:
+                self.index.rebuild((), ())
+                self.wants_audit = target_exists  # first contact
+                return
+            self.index.rebuild(loaded.entries, loaded.edits)
+        except ManifestDamaged as error:
+            self._distrust(error)
+            return
+        self._check_owner(loaded.head, cached)
+        if not self.owner:  # else a held plan would make the next run take the mirror for ours
+            self.index.record((), loaded.head, {})
+        self._adopt(loaded.head)
+
+    def expect_unmoved(self) -> None:
+        """With the lease held: OwnedError unless the manifest is still the one that was read."""
+        if not self._is_unmoved():
+            raise OwnedError(
+                "Another skynet has changed the remote since this run looked at it. "
+                "Nothing was done; run skynet again.",
+                "manifest-moved",
+            )
+
+    def begin(self) -> None:
+        """Make the manifest ours, if there is none or it is another mirror's."""
+        if self._head is None or self.owner:
+            facts = self._remote.facts = self._remote.probe()
+            generation = self._head.generation if self._head is not None else 0
+            self._write(Header(self._token(16), generation, self._origin, facts))
+
+    def record(self, edits: Sequence[Edit], identities: Mapping[bytes, bytes]) -> None:
+        """Note what the remote has acknowledged, and the identities of the files it came from."""
+        assert self._head is not None
+        self._head = self._manifest.append(self._head, edits)
+        self.index.record(edits, self._head, identities)
+
+    def compact(self) -> None:
+        """Write a new checkpoint, if the log has outgrown the present one."""
+        if self._head is not None and wants_compaction(self._head):
+            generation = self._head.generation
+            self._write(msgspec.structs.replace(self._head.header, generation=generation))
+
+    def _write(self, header: Header) -> None:
+        self._head = self._manifest.create(header, self.index.entries())
+        self.index.record((), self._head, {})
+
+    def _adopt(self, head: Head) -> None:
+        self._head = head
+        self._remote.facts = head.header.facts
+
+    def _distrust(self, error: ManifestDamaged) -> None:
+        self.index.rebuild((), ())
+        self._is_damaged = self.wants_audit = True
+        self.may_delete = False
+        self._monitor(
+            Notice(
+                "manifest-damaged",
+                f"{error} It is made anew from what is on the remote; "
+                "nothing is deleted in this run.",
+            )
+        )
+
+    def _check_owner(self, head: Head, cached: Head | None) -> None:
+        ours = cached.header.mirror_id if cached is not None else None
+        if head.header.mirror_id != ours and head.header.origin != self._origin:
+            self.owner = head.header.origin
+        elif cached is not None and head.generation < cached.generation:
+            # An older manifest of ours came back, from a backup perhaps.
+            self.wants_audit, self.may_delete = True, False
+
+    def _is_unmoved(self) -> bool:
+        if self._head is not None and not self._head.torn:
+            return self._manifest.is_current(self._head)
+        try:  # it was no whole one: only reading it tells
+            return self._read_head() == self._head
+        except ManifestDamaged:
+            return self._is_damaged
+
+    def _read_head(self) -> Head | None:
+        loaded = self._manifest.load()
+        if loaded is None:
+            return None
+        for part in (loaded.entries, loaded.edits):
+            deque(part, maxlen=0)
+        return loaded.head
