@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from getpass import getpass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +25,9 @@ from rich.progress import (
 from skynet.monitor import Event, Notice, Stage
 from skynet.monitor import Progress as Moved
 from skynet.render import size
-from skynet.serve import Announcement
+
+if TYPE_CHECKING:
+    from skynet.serve import Announcement
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
@@ -84,6 +86,12 @@ class Face:
     def watch(self, name: str) -> Watching:
         """A monitor that shows what happens to one mirror."""
         return Watching(name, self._err, quiet=self._quiet, verbose=self.verbose)
+
+    def confirm(self, question: str) -> bool | None:
+        """Whether a person at the terminal agrees; None when there is nobody."""
+        if not sys.stdin.isatty():
+            return None
+        return self._out.input(f"{escape(question)} [y/N] ").strip().lower() in ("y", "yes")
 
     def secret(self, prompt: str) -> str | None:
         """Ask a person at the terminal; None when there is nobody (see credentials.Prompter)."""

@@ -42,8 +42,7 @@ class ManifestDamaged(SkynetError):
         self.file, self.offset, self.reason = file, offset, reason
         super().__init__(
             f"The manifest on the remote is damaged: .skynet/{file.decode('ascii', 'replace')}, "
-            f"byte {offset}: {reason}. It must be rebuilt from an audit of the remote, which "
-            "`skynet sync --once` makes; nothing is deleted before that."
+            f"byte {offset}: {reason}."
         )
 
 

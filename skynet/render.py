@@ -18,14 +18,14 @@ from skynet.tree import LINK
 COUNTED = ("upload", "patch", "copy", "rename", "delete", "mkdir", "rmdir", "setmeta")
 SHOWN_AT_MOST = 40  # lines of one kind, unless all are asked for
 
-_WORDS = {  # counted operation: how it is told as a plan, and when it is done
-    "upload": ("to upload", "uploaded"),
-    "rename": ("to rename", "renamed"),
-    "setmeta": ("to get other times or modes", "got other times or modes"),
-    "delete": ("to delete", "deleted"),
-    "mkdir": ("directories to make", "directories made"),
-    "rmdir": ("directories to remove", "directories removed"),
-    "record": ("right already", "right already"),
+_WORDS = {  # counted operation: of what, how it is told as a plan, and when it is done
+    "upload": ("", "to upload", "uploaded"),
+    "rename": ("", "to rename", "renamed"),
+    "setmeta": ("", "to get other times or modes", "got other times or modes"),
+    "delete": ("", "to delete", "deleted"),
+    "mkdir": ("directory", "to make", "made"),
+    "rmdir": ("directory", "to remove", "removed"),
+    "record": ("", "right already", "right already"),
 }
 _SIGNS: tuple[tuple[type[Op], str, str], ...] = (
     (Rename, ">", "cyan"),
@@ -81,10 +81,11 @@ def _op_text(op: Op) -> str:
 
 def _counts_text(counts: Counter[str], *, planned: bool) -> str:
     parts = []
-    for name, (plan, past) in _WORDS.items():
+    for name, (what, plan, past) in _WORDS.items():
         if counts[name]:
+            noun = "" if not what else f" {what}" if counts[name] == 1 else " directories"
             extra = f" ({size(counts['bytes'])})" if name == "upload" else ""
-            parts.append(f"{counts[name]} {plan if planned else past}{extra}")
+            parts.append(f"{counts[name]}{noun} {plan if planned else past}{extra}")
     return ", ".join(parts)
 
 

@@ -7,7 +7,6 @@ served, where, and to whom; `sftpserver` does the serving. The library for it co
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import ipaddress
 import os
@@ -73,6 +72,8 @@ def serve(
 
     Raises UsageError when the options cannot be served.
     """
+    import asyncio  # slow to load, and needed by nobody else
+
     try:
         from skynet import sftpserver
     except ModuleNotFoundError as error:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOUSE = """
     __main__
     cli
+    commands
     console
     render | wiring
     daemon | serve
@@ -89,7 +90,7 @@ FOREIGN = {
     "zstandard": {"manifest_codec"},
 }
 
-FACES = {"cli", "console", "__main__"}  # the only ones that may write to the terminal
+FACES = {"cli", "commands", "console", "__main__"}  # the only ones that may write to the terminal
 LATE_IMPORTS = ("import_module", "__import__")
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal"}
 UNSAFE_CALLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}

@@ -86,7 +86,7 @@ def test_every_kind_of_operation_is_shown() -> None:
         "- gone",
         "- old/",
         "Plan: 3 to upload (2.5 kB), 1 to rename, 1 to get other times or modes, 1 to delete, "
-        "1 directories to make, 1 directories to remove, 1 right already.",
+        "1 directory to make, 1 directory to remove, 1 right already.",
     ]
 
 
