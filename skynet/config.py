@@ -73,7 +73,7 @@ class Mirror:
     trash: Literal["deleted", "all"] = "deleted"
     trash_days: int = 7
     max_delete: MaxDelete = field(default_factory=MaxDelete)
-    channels: int = 4
+    channels: int = 8
     state_dir: Path
 
 

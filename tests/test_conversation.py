@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from skynet.errors import LinkLost, ProtocolError, RequestError, SkynetError
-from skynet.sftp import conversation as room
+from skynet.sftp import channel as room
 from skynet.sftp import replies, wire
 from skynet.sftp.conversation import Conversation, Lanes
 from skynet.sftp.replies import Reply, Status, expect_ok

@@ -48,6 +48,7 @@ SFTP = """
     connect
     upload | transport
     client | session | auth
+    channel
     conversation | refusals
     replies | credentials
     endpoint
@@ -58,7 +59,7 @@ SFTP = """
 REMOTE = """
     __init__
     sftp
-    carry | own | walk
+    carry | own | walk | turnstile
     verbs
 """
 

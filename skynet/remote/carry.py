@@ -29,11 +29,22 @@ from skynet.sftp.replies import (
     is_status,
     parse_free_bytes,
 )
-from skynet.sftp.upload import RENAME_REFUSED, Placement, Source, Uploaded, make_link, upload
+from skynet.sftp.upload import (
+    LANES,
+    RENAME_REFUSED,
+    Breadth,
+    Placement,
+    Source,
+    Uploaded,
+    make_link,
+    upload,
+)
 from skynet.sftp.wire import Attrs
 from skynet.tree import FILE, LINK, Entry, ancestors, join, parent, wire_time
 
 SPARE_BYTES = 1 << 20  # less free space than an upload and this is a full disk
+WIDE_FROM = 8 << 20  # bytes: a file worth all channels
+WEIGHT_OF_A_WRITE = 4  # so that files of many writes keep a channel's memory to some 16 MiB
 
 UNSTAMPED = Trash(b"unstamped")  # until the cycle names its own
 
@@ -53,6 +64,7 @@ class Carrier:
     trash: Trash = UNSTAMPED
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _trash_directories: set[bytes] = field(default_factory=set)
+    _in_order: bool = False  # the server takes a file only from one writer, front to back
     _mounted: set[bytes] = field(default_factory=set)  # parents where tmp/ cannot be renamed to
 
     def full(self, path: bytes) -> bytes:
@@ -103,6 +115,16 @@ class Carrier:
             (reply,) = yield [wire.setstat(path, attrs)]
             expect_ok(reply)
 
+    def weight(self, op: Op) -> int:
+        """How much of a channel's window an operation takes: by the writes it has in flight."""
+        if not isinstance(op, Upload) or op.entry.size <= self.capabilities.max_write:
+            return 1
+        return WEIGHT_OF_A_WRITE * min(LANES, -(-op.entry.size // self.capabilities.max_write))
+
+    def is_wide(self, op: Op) -> bool:
+        """Whether an operation is worth all channels."""
+        return isinstance(op, Upload) and op.entry.size >= WIDE_FROM and not self._in_order
+
     def _upload(
         self, op: Upload, open_source: Callable[[], Source] | None
     ) -> Conversation[Outcome]:
@@ -112,6 +134,8 @@ class Carrier:
         except RequestError as error:
             if error.code == "failure":
                 yield from self._raise_if_full(op)
+            if error.code != RENAME_REFUSED and self.is_wide(op):
+                return (yield from self._upload_in_order(op, open_source))
             if error.code != RENAME_REFUSED or beside:
                 raise
             (found,) = yield [wire.lstat(self.full(op.path))]
@@ -121,6 +145,17 @@ class Carrier:
         outcome = yield from self._upload_once(op, open_source, beside=True)
         self._mounted.add(parent(op.path))
         return outcome
+
+    def _upload_in_order(
+        self, op: Upload, open_source: Callable[[], Source] | None
+    ) -> Conversation[Outcome]:
+        """Try again as an object store needs it: one writer, from front to back."""
+        self._in_order = True
+        try:
+            return (yield from self._upload_once(op, open_source, beside=False))
+        except RequestError:
+            self._in_order = False  # that was not the reason
+            raise
 
     def _upload_once(
         self, op: Upload, open_source: Callable[[], Source] | None, *, beside: bool
@@ -134,6 +169,11 @@ class Carrier:
         entry = msgspec.structs.replace(op.entry, digest=sent.digest)
         return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None)
 
+    def _breadth(self, op: Upload) -> Breadth:
+        if self._in_order:
+            return "in order"
+        return "wide" if self.is_wide(op) else "lanes"
+
     def _placement(self, op: Upload, *, beside: bool) -> Conversation[Placement]:
         keep = op.foreign or (self.trash.keep_replaced and op.replaces is not None)
         if keep:
@@ -142,7 +182,9 @@ class Carrier:
         temp = self.temp_name()
         if beside:
             temp = self.full(join(parent(op.path), STRAY_TEMP + self._unique()))
-        return Placement(temp, self.full(op.path), aside, self.attrs(op.entry), keep)
+        return Placement(
+            temp, self.full(op.path), aside, self.attrs(op.entry), keep, self._breadth(op)
+        )
 
     def _raise_if_full(self, op: Upload) -> Conversation[None]:
         """A generic FAILURE often is a full disk: ask, and say so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
@@ -11,12 +12,13 @@ from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.ops import Op, Record
 from skynet.remote.carry import Carrier, is_directory
 from skynet.remote.own import OwnFiles, read_file
+from skynet.remote.turnstile import Turnstile
 from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Listed, Outcome, Site, Trash
 from skynet.remote.walk import walk
 from skynet.rules import shown
 from skynet.sftp import wire
 from skynet.sftp.client import Client
-from skynet.sftp.conversation import Conversation
+from skynet.sftp.conversation import Conversation, Work
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     expect_attrs,
@@ -31,6 +33,7 @@ from skynet.tree import join, wire_time
 PROBE_TIME_NS = 1_000_000_000 * 1_000_000_000  # 2001-09-09, which no server sets by itself
 PROBE_MODE = 0o640
 MANY = 32  # operations under way that make more channels worth their opening
+WIDE_AT_ONCE = 2  # one file's end overlaps with the next one's beginning
 
 
 class SftpRemote(OwnFiles):
@@ -40,6 +43,8 @@ class SftpRemote(OwnFiles):
         self._client = client
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
         self._under_way = 0
+        self._wide = Turnstile(WIDE_AT_ONCE, lambda work: client.submit_all([work]))
+        self._lock = threading.Lock()
         self._sent = 0
         self.root = self._resolve(path)
         self._carrier = Carrier(self.root, nonce, client.capabilities, self._acknowledge)
@@ -117,7 +122,12 @@ class SftpRemote(OwnFiles):
         def done(outcome: Outcome | None, error: BaseException | None) -> None:
             self._arrived.put(outcome or Outcome(op, b"", _as_exception(error)))
 
-        self._client.submit(self._carrier.carry_out(op, open_source), done)
+        work = Work(self._carrier.carry_out(op, open_source), done, self._carrier.weight(op))
+        if self._carrier.is_wide(op):
+            self._client.widen()
+            self._wide.add(work)
+        else:
+            self._client.submit_all([work])
 
     def wait(self, seconds: float) -> list[Outcome]:
         """The operations that have ended since the last call."""
@@ -153,7 +163,8 @@ class SftpRemote(OwnFiles):
         self._client.close()
 
     def _acknowledge(self, count: int) -> None:
-        self._sent += count
+        with self._lock:  # told by the threads of all channels
+            self._sent += count
 
     def _resolve(self, path: bytes) -> bytes:
         if path.startswith(b"/"):

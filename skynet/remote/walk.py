@@ -17,7 +17,7 @@ from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote.verbs import Listed
 from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
-from skynet.sftp.conversation import Conversation, Done
+from skynet.sftp.conversation import Conversation, Done, Work
 from skynet.tree import DIR, FILE, LINK, Entry, join, order
 
 _Arrival = tuple[bytes, Listed | None, BaseException | None]
@@ -43,7 +43,7 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
         # In bursts, which share packets and wake-ups; but what is needed next is asked at once.
         if waiting and (room >= BURST or waiting[0][1] == directory):
             paths = [heappop(waiting)[1] for _ in range(min(max(room, BURST), len(waiting)))]
-            client.submit_all([(_list(root, path), _deliver(arrived, path)) for path in paths])
+            client.submit_all([Work(_list(root, path), _deliver(arrived, path)) for path in paths])
             in_flight += len(paths)
         if directory not in listed:
             path, got, error = arrived.get()  # the client's supervisor bounds this wait

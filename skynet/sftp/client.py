@@ -14,13 +14,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.sftp import replies, wire
-from skynet.sftp.conversation import Conversation, Done, Session, Stream
+from skynet.sftp.channel import Session, Stream
+from skynet.sftp.conversation import Conversation, Done, Everywhere, Work
 
 T = TypeVar("T")
+
+UNKNOWN_ROUND_TRIP = 0.02  # seconds, where the server has nothing to measure it with
+# A round trip below so many seconds makes so many channels useful.
+USEFUL_CHANNELS = ((0.002, 2), (0.010, 4), (float("inf"), 64))
 
 
 class Connection(Protocol):
@@ -67,10 +72,12 @@ class Client:
     def __init__(self, connection: Connection, *, channels: int = 4, timeout: float = 60.0) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._work: deque[tuple[Conversation[Any], Done]] = deque()
+        self._work: deque[Work] = deque()
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
+        self._shared: list[tuple[Everywhere, Callable[[], bool], Done]] = []
         self._wanted = channels
+        self.round_trip = UNKNOWN_ROUND_TRIP
         self._opening = 0
         self._closed = threading.Event()
         self._lost: SkynetError | None = None
@@ -81,17 +88,25 @@ class Client:
             self.close()
             raise
 
-    def submit(self, conversation: Conversation[T], done: Callable[[T, None], None] | Done) -> None:
-        """Run a conversation; `done(result, error)` is called on a session's thread."""
-        self.submit_all([(conversation, cast("Done", done))])
+    def submit(
+        self,
+        conversation: Conversation[T],
+        done: Callable[[T, None], None] | Done,
+        weight: int = 1,
+    ) -> None:
+        """Run a conversation; `done(result, error)` is called on a session's thread.
 
-    def submit_all(self, work: Iterable[tuple[Conversation[Any], Done]]) -> None:
+        weight: how much of a channel's window (WINDOW) it takes, by the memory it needs.
+        """
+        self.submit_all([Work(conversation, cast("Done", done), weight)])
+
+    def submit_all(self, work: Iterable[Work]) -> None:
         """Run many conversations; together they cost fewer wake-ups and packets than one by one."""
         self._work.extend(work)
         if self._lost is not None or self._closed.is_set():
             self._fail_queued()
             return
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.kick()
 
     def call(self, conversation: Conversation[T]) -> T:
@@ -101,9 +116,14 @@ class Client:
         return answer.get()
 
     def widen(self) -> None:
-        """Open all channels that are wanted, together and in the background."""
+        """Open the channels that this round trip asks for, together and in the background.
+
+        Each moves at most a window (2 MiB on OpenSSH) in a round trip; where that is short, more
+        channels only cost.
+        """
         with self._lock:
-            missing = self._wanted - len(self._sessions) - self._opening
+            useful = next(n for limit, n in USEFUL_CHANNELS if self.round_trip < limit)
+            missing = min(useful, self._wanted) - len(self._sessions) - self._opening
             self._opening += max(0, missing)
         for _ in range(missing):
             threading.Thread(target=self._open_another, name="sftp-open", daemon=True).start()
@@ -130,7 +150,9 @@ class Client:
         session.start("sftp-0")
         capabilities = Capabilities(frozenset(extensions))
         if b"limits@openssh.com" in extensions:
+            asked = monotonic()
             capabilities = self.call(_ask_limits(capabilities))
+            self.round_trip = monotonic() - asked
             session.bound_handles(capabilities.max_handles)
         return capabilities
 
@@ -140,8 +162,7 @@ class Client:
             session = self._new_session()
             session.greet()
             session.bound_handles(self.capabilities.max_handles)
-            session.start(f"sftp-{self.width}")
-            session.kick()
+            self._let_join(session)
         except (ConnectError, LinkLost, OSError, EOFError):
             # The server has fewer sessions to give: what is open must do, and does.
             with self._lock:
@@ -155,10 +176,29 @@ class Client:
                 self._opening -= 1
 
     def _new_session(self) -> Session:
-        session = Session(self._connection.open_stream(), self._work, self._on_lost)
+        session = Session(
+            self._connection.open_stream(), self._work, self._on_lost, self._run_everywhere
+        )
         with self._lock:
             self._sessions.append(session)
         return session
+
+    def _run_everywhere(self, step: Everywhere, begin: Callable[[], bool], done: Done) -> None:
+        with self._lock:
+            self._shared = [each for each in self._shared if not each[0].ended]
+            self._shared.append((step, begin, done))
+            sessions = [session for session in self._sessions if session.has_started]
+        for session in sessions:
+            _join(session, step, begin, done)
+
+    def _let_join(self, session: Session) -> None:
+        """Start a session, and let it take its part in what runs everywhere."""
+        with self._lock:  # so that it is either here or there that it joins
+            session.start(f"sftp-{self.width}")
+            shared = list(self._shared)
+        for step, begin, done in shared:
+            _join(session, step, begin, done)
+        session.kick()
 
     def _on_lost(self, _session: object, error: BaseException | None) -> None:
         if self._closed.is_set():
@@ -177,11 +217,11 @@ class Client:
         error = self._lost or LinkLost("The connection was closed.")
         while self._work:
             try:
-                conversation, done = self._work.popleft()
+                work = self._work.popleft()
             except IndexError:
                 return
-            conversation.close()
-            done(None, error)
+            work.conversation.close()
+            work.done(None, error)
 
     def _supervise(self) -> None:
         pause = min(1.0, self._timeout / 4)
@@ -191,6 +231,11 @@ class Client:
             if stalled > self._timeout:
                 seconds = round(stalled)
                 self._on_lost(self, LinkLost(f"The server has not answered for {seconds} s."))
+
+
+def _join(session: Session, step: Everywhere, begin: Callable[[], bool], done: Done) -> None:
+    if begin():
+        session.pin(Work(step.make(), done, 0))
 
 
 class _Answer(Generic[T]):

@@ -1,55 +1,25 @@
-"""Many SFTP conversations at once over one channel.
+"""Conversations: what is asked of a server, written down as a generator.
 
-A conversation is a generator. It yields a list of requests, which cost one round trip together,
-and is sent the list of their replies; so the `yield`s of a function are its round trips:
+A conversation yields a list of requests, which cost one round trip together, and is sent the list
+of their replies; so the `yield`s of a function are its round trips:
 
     def size_of(path: bytes) -> Conversation[int]:
         (reply,) = yield [wire.lstat(path)]
         return replies.expect_attrs(reply).size or 0
 
-It may also yield Lanes: conversations that run side by side and are waited for together.
-
-A session has two threads: the sender starts conversations and writes requests, many to one send;
-the reader parses replies in bulk and resumes conversations. So hundreds of files are under way on
-a channel, and a server that is slow to answer never keeps requests from being sent. A
-conversation runs on one thread at a time. A broken session never goes on, since half a packet
-may be lost.
+It may also yield Lanes: conversations that run side by side on its channel and are waited for
+together; or Everywhere: one such conversation on every channel.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from time import monotonic
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
-from skynet.errors import LinkLost, ProtocolError, SkynetError
-from skynet.sftp import replies, wire
 from skynet.sftp.replies import Reply
 from skynet.sftp.wire import Request
 
 T = TypeVar("T")
-
-WINDOW = 256  # conversations under way on a channel
-START_AT_ONCE = 16  # conversations a sender starts before it sends, so that others get theirs
-SEND_SLICE = 128 * 1024  # bytes handed to the transport at once; progress is noted after each
-OUTGOING_LIMIT = 4 << 20  # bytes waiting to be sent beyond which no conversation is started
-RECEIVE = 256 * 1024
-LAST_REQUEST_ID = 0xFFFF_0000  # ids are 32 bits wide; a channel this old is given up
-
-
-class Stream(Protocol):
-    """A byte stream to an SFTP server: a channel of SSH, or a pipe to a server process."""
-
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it; LinkLost when the link is gone."""
-
-    def recv(self, limit: int) -> bytes:
-        """Some bytes, at most `limit`; b"" when the server has closed the stream."""
-
-    def close(self) -> None:
-        """Give the stream up; a blocked `recv` returns."""
 
 
 class Lanes:
@@ -67,253 +37,30 @@ class Lanes:
         return len(self.conversations)
 
 
-Step = Sequence[Request] | Lanes
+class Everywhere:
+    """One conversation on every channel of the client; whoever yields it waits as with Lanes.
+
+    A channel that opens meanwhile joins in, until the last of these conversations has ended.
+    """
+
+    __slots__ = ("ended", "make")
+
+    def __init__(self, make: Callable[[], Conversation[None]]) -> None:
+        self.make = make
+        self.ended = False
+
+    def __bool__(self) -> bool:
+        return True
+
+
+Step = Sequence[Request] | Lanes | Everywhere
 Conversation = Generator[Step, list[Reply], T]
 Done = Callable[[Any, BaseException | None], None]
 
 
-class _Talk:
-    """A conversation under way: its replies so far, and whom to tell of its end."""
+class Work(NamedTuple):
+    """A conversation to be run. weight: how much of a channel's window it takes."""
 
-    __slots__ = ("done", "error", "generator", "lanes", "missing", "parent", "replies")
-
-    def __init__(
-        self, generator: Conversation[Any], done: Done | None, parent: _Talk | None = None
-    ) -> None:
-        self.generator = generator
-        self.done = done
-        self.parent = parent
-        # A generator that has not begun must be sent None.
-        self.replies = cast("list[Reply]", None)
-        self.missing = 0
-        self.lanes = 0
-        self.error: BaseException | None = None
-
-
-class Session:
-    """One channel. `work` is shared by all sessions of a client; see the module's text."""
-
-    def __init__(
-        self, stream: Stream, work: deque[tuple[Conversation[Any], Done]], on_lost: Done
-    ) -> None:
-        self._stream = stream
-        self._work = work
-        self._on_lost = on_lost
-        self._packets = replies.Packets()
-        self._wake = threading.Condition()
-        self._outgoing: list[bytes | memoryview] = []
-        self._outgoing_bytes = 0
-        self._pending: dict[int, tuple[_Talk, int]] = {}
-        self._next_id = 0
-        self._running = 0  # conversations begun and not ended, lanes not counted
-        self._window = WINDOW
-        self._ended: LinkLost | None = None
-        self._progress = monotonic()
-        self._owed = True  # the server owes the greeting
-        self.counts: Counter[str] = Counter()
-
-    def greet(self) -> dict[bytes, bytes]:
-        """Exchange INIT and VERSION; the server's extensions."""
-        self._stream.send(wire.init())
-        while True:
-            packets = list(self._packets.feed(self._receive()))
-            if len(packets) > 1:
-                raise ProtocolError("The server sent more than its SFTP greeting, unasked.")
-            if packets:
-                self._owed = False
-                return replies.parse_version(packets[0])
-
-    def bound_handles(self, max_handles: int) -> None:
-        """Keep the files open at once below `max_handles` (0: not known)."""
-        if max_handles:
-            self._window = max(1, min(WINDOW, max_handles - 4))
-
-    def start(self, name: str) -> None:
-        """Begin to take work."""
-        for role in (self._send_loop, self._receive_loop):
-            threading.Thread(target=role, name=f"{name}-{role.__name__}", daemon=True).start()
-
-    def kick(self) -> None:
-        """Tell the sender that there may be work."""
-        with self._wake:
-            self._wake.notify()
-
-    def stalled_for(self, now: float) -> float:
-        """Seconds that the server has owed an answer without any progress; 0 if it owes none."""
-        if self._owed or self._pending or self._outgoing:
-            return now - self._progress
-        return 0.0
-
-    def end(self, error: LinkLost) -> None:
-        """Fail every conversation under way and stop both threads. The first call counts."""
-        with self._wake:
-            if self._ended is not None:
-                return
-            self._ended = error
-            talks = {id(talk): talk for talk, _ in self._pending.values()}
-            self._pending.clear()
-            self._outgoing.clear()
-            self._wake.notify_all()
-        self._stream.close()
-        for talk in talks.values():
-            self._abandon(talk, error)
-
-    # The sender's thread.
-
-    def _send_loop(self) -> None:
-        try:
-            while self._wait_for_something_to_send():
-                self._start_conversations()
-                self._flush()
-        except (LinkLost, OSError, EOFError) as error:
-            self._lose(error)
-
-    def _wait_for_something_to_send(self) -> bool:
-        with self._wake:
-            while self._ended is None and not self._outgoing and not self._may_start():
-                self._wake.wait()  # for work, not for the server: that is the supervisor's
-            return self._ended is None
-
-    def _may_start(self) -> bool:
-        return (
-            bool(self._work)
-            and self._running < self._window
-            and self._outgoing_bytes < OUTGOING_LIMIT
-        )
-
-    def _start_conversations(self) -> None:
-        for _ in range(START_AT_ONCE):
-            if not self._may_start():
-                return
-            try:
-                conversation, done = self._work.popleft()
-            except IndexError:  # another session was quicker
-                return
-            with self._wake:
-                self._running += 1
-            self._advance(_Talk(conversation, done))
-
-    def _flush(self) -> None:
-        with self._wake:
-            chunks, self._outgoing = self._outgoing, []
-            self._outgoing_bytes = 0
-        buffer = memoryview(b"".join(chunks))
-        for start in range(0, len(buffer), SEND_SLICE):
-            self._stream.send(buffer[start : start + SEND_SLICE])
-            self._progress = monotonic()
-
-    # The reader's thread.
-
-    def _receive_loop(self) -> None:
-        try:
-            while self._ended is None:
-                for packet in self._packets.feed(self._receive()):
-                    self._deliver(packet)
-                self.kick()
-        except (LinkLost, ProtocolError, OSError, EOFError) as error:
-            self._lose(error)
-
-    def _receive(self) -> bytes:
-        data = self._stream.recv(RECEIVE)
-        if not data:
-            raise LinkLost("The server closed the SFTP channel.")
-        self._progress = monotonic()
-        return data
-
-    def _deliver(self, packet: bytes) -> None:
-        request_id, reply = replies.parse_reply(packet)
-        with self._wake:  # `end` takes all that is pending at once, and tells it
-            talk, slot = self._pending.pop(request_id, (None, 0))
-        if talk is None:
-            if self._ended is not None:
-                return
-            raise ProtocolError(f"The server answered request {request_id}, never sent.")
-        talk.replies[slot] = reply
-        talk.missing -= 1
-        if not talk.missing:
-            self._advance(talk)
-
-    # Either thread.
-
-    def _advance(self, talk: _Talk) -> None:
-        """Let a conversation go on with what it waited for, up to its next wait or its end."""
-        try:
-            if talk.error is not None:
-                error, talk.error = talk.error, None
-                step = talk.generator.throw(error)
-            else:
-                step = talk.generator.send(talk.replies)
-            while not step:
-                step = talk.generator.send([])
-        except StopIteration as stop:
-            self._finish(talk, stop.value, None)
-        except Exception as error:  # noqa: BLE001  told to whoever asked for the conversation
-            self._finish(talk, None, error)
-        else:
-            if isinstance(step, Lanes):
-                self._run_lanes(talk, step)
-            else:
-                self._post(talk, step)
-
-    def _run_lanes(self, talk: _Talk, lanes: Lanes) -> None:
-        talk.replies = []
-        talk.lanes = len(lanes.conversations)
-        for conversation in lanes.conversations:
-            self._advance(_Talk(conversation, None, talk))
-
-    def _post(self, talk: _Talk, requests: Sequence[Request]) -> None:
-        talk.replies = [replies.UNANSWERED] * len(requests)
-        talk.missing = len(requests)
-        with self._wake:
-            ended = self._ended
-            used_up = self._next_id + len(requests) > LAST_REQUEST_ID
-            if ended is None and not used_up:
-                if not self._pending:
-                    self._progress = monotonic()
-                for slot, request in enumerate(requests):
-                    self._enqueue(talk, slot, request)
-        if ended is not None:
-            self._abandon(talk, ended)
-        elif used_up:
-            error = LinkLost("This channel has used up its request numbers; a new one is needed.")
-            self._abandon(talk, error)
-            self._lose(error)
-
-    def _enqueue(self, talk: _Talk, slot: int, request: Request) -> None:
-        request_id = self._next_id
-        self._next_id += 1
-        self._pending[request_id] = (talk, slot)
-        self._outgoing.append(wire.frame(request, request_id))
-        if request.data:
-            self._outgoing.append(request.data)
-        self._outgoing_bytes += len(request.body) + len(request.data)
-        self.counts["requests"] += 1
-        if request.mutates:
-            self.counts["mutations"] += 1
-
-    def _finish(self, talk: _Talk, result: object, error: BaseException | None) -> None:
-        if talk.parent is not None:
-            self._finish_lane(talk.parent, error)
-            return
-        with self._wake:
-            self._running -= 1
-        if talk.done is not None:
-            talk.done(result, error)
-
-    def _finish_lane(self, parent: _Talk, error: BaseException | None) -> None:
-        with self._wake:  # lanes begin on one thread and may end on the other
-            parent.lanes -= 1
-            parent.error = parent.error or error
-            last = parent.lanes == 0
-        if last:
-            self._advance(parent)
-
-    def _abandon(self, talk: _Talk, error: LinkLost) -> None:
-        """End a conversation without a chance to send more."""
-        talk.generator.close()
-        self._finish(talk, None, error)
-
-    def _lose(self, error: BaseException) -> None:
-        if not isinstance(error, SkynetError):
-            error = LinkLost(f"The connection broke: {error or type(error).__name__}.")
-        self._on_lost(self, error)
+    conversation: Conversation[Any]
+    done: Done
+    weight: int = 1

@@ -7,16 +7,17 @@ hashed as it is read, so the file is read once.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import xxhash
 
 from skynet.errors import RequestError
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
-from skynet.sftp.conversation import Conversation, Lanes
+from skynet.sftp.conversation import Conversation, Everywhere, Lanes, Step
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     OK,
@@ -29,6 +30,8 @@ from skynet.sftp.replies import (
 from skynet.sftp.wire import Attrs
 
 RENAME_REFUSED = "rename-refused"  # all went well up to the rename into place
+Breadth = Literal["wide", "lanes", "in order"]
+
 LANES = 16  # writes in flight for one file: 4 MiB, twice what OpenSSH's window lets through
 
 
@@ -54,6 +57,7 @@ class Placement:
     temp: a name of our own, on the file system of `path`. attrs: mode and mtime to set, None for
     what the server does not keep. aside: a free name of our own for what `path` holds, used where
     the server cannot replace atomically, or if `keep_old` asks for the old version to stay there.
+    breadth: a file of several writes goes over all channels, or in LANES over one, or in order.
     """
 
     temp: bytes
@@ -61,6 +65,7 @@ class Placement:
     aside: bytes
     attrs: Attrs = wire.NO_ATTRS
     keep_old: bool = False
+    breadth: Breadth = "lanes"
 
 
 class Uploaded(NamedTuple):
@@ -155,10 +160,10 @@ def _write_temp(
     pieces = _Pieces(source, capabilities.max_write)
     try:
         if source.size > capabilities.max_write:
-            yield Lanes([_lane(handle, pieces, acknowledged) for _ in range(LANES)])
+            yield _spread(handle, place, pieces, acknowledged)
             last = b""
         else:
-            last = pieces.next()
+            _, last = pieces.next()
         identity = source.verify()
     except Exception:
         # The first error is what matters, whatever these answer; a temporary file that stays is
@@ -175,24 +180,52 @@ def _write_temp(
     return Uploaded(source.size, pieces.digest(), identity)
 
 
+def _spread(
+    handle: bytes, place: Placement, pieces: _Pieces, acknowledged: Callable[[int], None]
+) -> Step:
+    """How a file of more than one write is sent, as `place.breadth` says."""
+    if place.breadth == "wide":
+        return Everywhere(lambda: _stripe(place.temp, pieces, acknowledged))
+    lanes = LANES if place.breadth == "lanes" else 1
+    return Lanes([_lane(handle, pieces, acknowledged) for _ in range(lanes)])
+
+
+def _stripe(
+    temp: bytes, pieces: _Pieces, acknowledged: Callable[[int], None]
+) -> Conversation[None]:
+    """One channel's share of a file; whatever the others take is not its business."""
+    (reply,) = yield [wire.open_file(temp, wire.WRITE_IN_PLACE)]
+    handle = expect_handle(reply)
+    try:
+        yield Lanes([_lane(handle, pieces, acknowledged) for _ in range(LANES)])
+    except Exception:
+        yield [wire.close(handle)]  # the first error is what matters
+        raise
+    (reply,) = yield [wire.close(handle)]
+    expect_ok(reply)
+
+
 class _Pieces:
-    """Cuts a source into writes, in order, hashing as it goes; shared by the lanes of a file."""
+    """Cuts a source into writes, in order, hashing as it goes; shared by all lanes of a file."""
 
     def __init__(self, source: Source, length: int) -> None:
         self._source = source
         self._length = length
         self._hash = xxhash.xxh3_128()
         self._stopped = False
-        self.offset = 0
+        self._offset = 0
+        self._lock = threading.Lock()
 
-    def next(self) -> bytes:
-        """The next piece, b"" at the end or after `stop`."""
-        if self._stopped or self.offset > self._source.size:  # it grows, perhaps without end
-            return b""
-        data = self._source.read(self._length)
-        self._hash.update(data)
-        self.offset += len(data)
-        return data
+    def next(self) -> tuple[int, bytes]:
+        """(offset, bytes) of the next piece; no bytes at the end or after `stop`."""
+        with self._lock:
+            offset = self._offset
+            if self._stopped or offset > self._source.size:  # it grows, perhaps without end
+                return offset, b""
+            data = self._source.read(self._length)
+            self._hash.update(data)
+            self._offset += len(data)
+        return offset, data
 
     def stop(self) -> None:
         """Hand out no more, since a write has failed."""
@@ -207,8 +240,11 @@ def _lane(
     handle: bytes, pieces: _Pieces, acknowledged: Callable[[int], None]
 ) -> Conversation[None]:
     try:
-        while data := pieces.next():
-            (reply,) = yield [wire.write(handle, pieces.offset - len(data), data)]
+        while True:
+            offset, data = pieces.next()
+            if not data:
+                return
+            (reply,) = yield [wire.write(handle, offset, data)]
             expect_ok(reply)
             acknowledged(len(data))
     except Exception:

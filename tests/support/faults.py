@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from skynet.errors import LinkLost
-from skynet.sftp.conversation import Stream
+from skynet.sftp.channel import Stream
 from skynet.sftp.replies import parse_version
 from tests.support import frames
 from tests.support.frames import Asked, Frames

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from skynet.errors import ConnectError, LinkLost
+from skynet.sftp.channel import Stream
 from skynet.sftp.client import Client, Connection
-from skynet.sftp.conversation import Stream
 
 PLACES = (
     "/usr/lib/openssh/sftp-server",
@@ -133,6 +133,9 @@ class PipeConnection:
         return stream
 
 
+FAR_AWAY = 1.0  # seconds
+
+
 @contextlib.contextmanager
 def client_over(
     connection: Connection, *, channels: int = 1, timeout: float = 20.0
@@ -140,6 +143,7 @@ def client_over(
     """A client for the length of a test; the connection is closed whatever happens."""
     try:
         client = Client(connection, channels=channels, timeout=timeout)
+        client.round_trip = FAR_AWAY  # else so near a server would get fewer channels
         try:
             yield client
         finally:
