@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
@@ -33,15 +34,20 @@ from skynet.tree import join, wire_time
 PROBE_TIME_NS = 1_000_000_000 * 1_000_000_000  # 2001-09-09, which no server sets by itself
 PROBE_MODE = 0o640
 MANY = 32  # operations under way that make more channels worth their opening
+LINGER_SECONDS = 0.005  # for more operations to end, so that they are handled together
 WIDE_AT_ONCE = 2  # one file's end overlaps with the next one's beginning
 
 
 class SftpRemote(OwnFiles):
     """See verbs.Remote. `path`: as in a target URL, absolute or b"~/...". `nonce`: unique text."""
 
-    def __init__(self, client: Client, path: bytes, nonce: str) -> None:
+    def __init__(
+        self, client: Client, path: bytes, nonce: str, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._client = client
+        self._sleep = sleep
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
+        self._batch: list[Work] = []  # submitted, to begin with the next wait
         self._under_way = 0
         self._wide = Turnstile(WIDE_AT_ONCE, lambda work: client.submit_all([work]))
         self._lock = threading.Lock()
@@ -127,13 +133,18 @@ class SftpRemote(OwnFiles):
             self._client.widen()
             self._wide.add(work)
         else:
-            self._client.submit_all([work])
+            self._batch.append(work)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """The operations that have ended since the last call."""
+        """The operations that have ended since the last call; what was submitted begins now."""
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._client.submit_all(batch)
         outcomes: list[Outcome] = []
         try:
             outcomes.append(self._arrived.get(timeout=seconds))
+            if self._under_way >= MANY:
+                self._sleep(LINGER_SECONDS)
             while True:
                 outcomes.append(self._arrived.get_nowait())
         except Empty:

@@ -97,10 +97,13 @@ class Remote(Protocol):
         """
 
     def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
-        """Begin an operation; an upload of a file reads `open_source()`."""
+        """Take an operation, to begin with the next `wait`; a file's upload reads open_source()."""
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """The operations that have ended since the last call; waits for the first of them."""
+        """Begin what was submitted; return what has ended since the last call, at least one.
+
+        Nothing has ended if the list is empty after `seconds`.
+        """
 
     def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
         """The bytes at (own name, offset, length): fewer at the end, None without a file."""

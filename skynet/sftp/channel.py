@@ -21,7 +21,7 @@ from skynet.sftp.conversation import Conversation, Done, Everywhere, Lanes, Work
 from skynet.sftp.replies import Reply
 from skynet.sftp.wire import Request
 
-WINDOW = 256  # conversations under way on a channel
+WINDOW = 512  # conversations under way on a channel
 START_AT_ONCE = 16  # conversations a sender starts before it sends, so that others get theirs
 SEND_SLICE = 128 * 1024  # bytes handed to the transport at once; progress is noted after each
 OUTGOING_LIMIT = 4 << 20  # bytes waiting to be sent beyond which no conversation is started

@@ -26,6 +26,9 @@ T = TypeVar("T")
 UNKNOWN_ROUND_TRIP = 0.02  # seconds, where the server has nothing to measure it with
 # A round trip below so many seconds makes so many channels useful.
 USEFUL_CHANNELS = ((0.002, 2), (0.010, 4), (float("inf"), 64))
+# So many channels share the queue. Small files spread over more would share fewer packets and
+# wake-ups; further channels only take their part in what runs everywhere.
+SHARING_CHANNELS = 4
 
 
 class Connection(Protocol):
@@ -176,10 +179,10 @@ class Client:
                 self._opening -= 1
 
     def _new_session(self) -> Session:
-        session = Session(
-            self._connection.open_stream(), self._work, self._on_lost, self._run_everywhere
-        )
+        stream = self._connection.open_stream()
         with self._lock:
+            work = self._work if len(self._sessions) < SHARING_CHANNELS else deque[Work]()
+            session = Session(stream, work, self._on_lost, self._run_everywhere)
             self._sessions.append(session)
         return session
 
