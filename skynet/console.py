@@ -109,7 +109,7 @@ class Watching:
         self._spoken_at = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if console.is_terminal and not quiet:
+        if console.is_terminal and not console.is_dumb_terminal and not quiet:
             self._bar = _make_bar(console)
 
     def __enter__(self) -> Watching:

@@ -144,7 +144,7 @@ def test_abort_frees_a_blocked_recv_with_its_reason(sshd: Sshd) -> None:
 
 def test_abort_frees_a_blocked_send(tmp_path: Path) -> None:
     with (
-        running_sshd(tmp_path / "sshd", subsystem="/bin/sleep 600") as sshd,
+        running_sshd(tmp_path / "sshd", subsystem="/bin/sleep 20") as sshd,
         closing(opened(sshd.endpoint())) as connection,
     ):
         stream = connection.open_stream()

@@ -116,9 +116,12 @@ def test_progress_is_a_line_now_and_then_without_a_terminal(capsys: Captured, cl
     assert err == "photos: 2 of 9 operations, 2.0 kB of 5.0 MB\n"
 
 
+XTERM = {"TERM": "xterm"}  # whatever terminal the tests run on
+
+
 def test_progress_is_a_bar_on_a_terminal() -> None:
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=100, emoji=False)
+    terminal = Console(file=screen, force_terminal=True, width=100, emoji=False, _environ=XTERM)
     with Watching("[red] :warning:", terminal, quiet=False, verbose=False) as watching:
         watching(Stage("connecting"))
         watching(Progress(3, 9, 3000, 5_000_000))
@@ -127,7 +130,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 
 def test_there_is_no_bar_when_quiet() -> None:
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=100)
+    terminal = Console(file=screen, force_terminal=True, width=100, _environ=XTERM)
     with Watching("photos", terminal, quiet=True, verbose=False) as watching:
         watching(Progress(3, 9, 3000, 5_000_000))
     assert screen.getvalue() == ""
