@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
 from skynet.monitor import Monitor, Progress
-from skynet.ops import Delete, Op, Plan, Rmdir, Upload, tally
+from skynet.ops import Delete, Op, Plan, Rmdir, Upload, step, tally
 from skynet.remote import Outcome, Remote
 from skynet.scan import Root, unreadable
 from skynet.tree import FILE
@@ -79,7 +79,7 @@ class _Run:
         self._commit = commit
         self._clock = clock
         self._monitor = monitor
-        self._indexes = {(type(op), op.path): i for i, op in enumerate(plan.ops)}
+        self._indexes = {step(op): i for i, op in enumerate(plan.ops)}
         self._missing = [len(needs) for needs in plan.needs]
         self._dependents = _dependents(plan)
         self._ready = deque(i for i, missing in enumerate(self._missing) if not missing)
@@ -87,6 +87,7 @@ class _Run:
         self._ended = 0
         self._uncommitted: list[Outcome] = []
         self._committed_at = clock()
+        self._can_commit = True
         self._total_bytes = plan.counts()["bytes"]
         self._sent_before = remote.counts["bytes"]
         self.applied = Applied(problems=list(plan.problems))
@@ -97,12 +98,34 @@ class _Run:
     def begin_ready(self) -> None:
         root_verified = False
         while self._ready and self._under_way < UNDER_WAY:
-            op = self._plan.ops[self._ready.popleft()]
-            if isinstance(op, Delete | Rmdir) and not root_verified:
-                self._root.verify()
-                root_verified = True
+            index = self._ready.popleft()
+            op = self._plan.ops[index]
+            if isinstance(op, Delete | Rmdir):
+                if not root_verified:
+                    self._root.verify()
+                    root_verified = True
+                doubt = self._doubt(op)
+                if doubt is not None:
+                    self._fail(index, doubt)
+                    continue
             self._under_way += 1
             self._begin(op)
+
+    def _doubt(self, op: Delete | Rmdir) -> Problem | None:
+        """Why it must not be deleted: what was gone locally is there again, or may be.
+
+        Something of the other kind may be there: what is deleted then makes room for it.
+        """
+        if op.foreign:
+            return None
+        try:
+            if not self._root.exists(op.path, directory=isinstance(op, Rmdir)):
+                return None
+        except OSError as error:
+            return unreadable(op.path, error)
+        return Problem(
+            op.path, "came-back", "It was gone when skynet looked, and is there again; it is kept."
+        )
 
     def _begin(self, op: Op) -> None:
         if isinstance(op, Upload) and op.entry.kind == FILE:
@@ -115,7 +138,7 @@ class _Run:
         self._under_way -= len(outcomes)
         fatal: Exception | None = None
         for outcome in outcomes:
-            index = self._indexes[type(outcome.op), outcome.op.path]
+            index = self._indexes[step(outcome.op)]
             problem = None if outcome.error is None else problem_of(outcome)
             if outcome.error is None:
                 self._succeed(index, outcome)
@@ -161,13 +184,20 @@ class _Run:
 
     def commit_now(self) -> None:
         if self._uncommitted:
-            # Only a batch that is recorded is let go: later ones may build on it.
+            # Where the manifest ends is not known while this fails or is interrupted.
+            self._can_commit = False
             self._commit(self._uncommitted)
+            self._can_commit = True
             self._uncommitted = []
         self._committed_at = self._clock()
 
     def salvage(self) -> None:
-        """Record what is already done, after an error that may not have broken the link."""
+        """Record what is already done, after an error that may not have broken the link.
+
+        Not after one of recording itself: the manifest has to be read again first.
+        """
+        if not self._can_commit:
+            return
         for outcome in self._remote.wait(0):
             if outcome.error is None:
                 self._uncommitted.append(outcome)

@@ -5,6 +5,7 @@ That room is imported when a command runs, so `--version` and `--help` do not wa
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,14 +13,14 @@ from typing import Annotated, Literal
 import typer
 
 from skynet import __version__
-
-INTERRUPTED = 130
+from skynet.errors import ExitCode
 
 app = typer.Typer(
     name="skynet",
     help="Keep a directory on an SFTP server equal to a local one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the brackets of [user@]host[:port] are no markup
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -182,7 +183,7 @@ def serve(
 def guide(
     name: Annotated[str, typer.Argument(help="Which guide; a list if none is named.")] = "",
 ) -> None:
-    """Show a guide: first-mirror, passwords, ssh-keys, linux-server, windows-server."""
+    """Show a guide: first-mirror, passwords, ssh-keys, linux-server, windows-server, settings."""
     from skynet import commands
 
     raise typer.Exit(commands.guide(name, commands.Face()))
@@ -190,8 +191,16 @@ def guide(
 
 def main() -> None:
     """Run a command and exit with its code."""
+    _let_every_name_be_written()
     try:
         app()
     except KeyboardInterrupt:
         sys.stderr.write("skynet: interrupted.\n")
-        sys.exit(INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _let_every_name_be_written() -> None:
+    """Escape what the terminal's or pipe's encoding does not have, rather than fail on a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from skynet.config import Login, Mirror, Options, load_mirrors, state_base
+from skynet.config import Login, Mirror, Options, check, describe_keys, load_mirrors, state_base
 from skynet.console import Face
-from skynet.errors import HostKeyError, SkynetError, UsageError
+from skynet.errors import ExitCode, HostKeyError, SkynetError, UsageError
 from skynet.reconcile import Report, Request, run_cycle
-from skynet.render import failure_json, plan_lines, report_json, report_lines
+from skynet.render import failure_json, plan_lines, report_json, report_lines, settings_text
 from skynet.serve import ServeOptions
 from skynet.target import parse_server
 from skynet.wiring import connector, endpoint, serve_options, surroundings
 
 __all__ = ["Face", "Options", "Request", "ServeOptions", "guide", "plan", "serve", "sync", "trust"]
 
-IN_SYNC = 0
-PROBLEMS = 1
-HELD = 4
-INTERRUPTED = 130
+SETTINGS = "settings"  # the guide that is made from the table of keys
+EXIT_CODES = {"problems": ExitCode.PROBLEMS, "held": ExitCode.HELD}  # of a report's outcome
 
 
 def sync(options: Options, request: Request, face: Face, *, once: bool) -> int:
@@ -53,12 +52,12 @@ def trust(target: str, fingerprint: str, known_hosts: Path | None, face: Face) -
         face.say([f"{key.name} has the {key.key_type} key {key.fingerprint}"])
         if connect.is_trusted(server, key):
             face.say(["It is trusted already."])
-            return IN_SYNC
+            return ExitCode.IN_SYNC
         _expect_agreement(key.fingerprint, fingerprint, face)
         face.say([f"Trusted from now on, in {connect.trust(server, key)}."])
     except SkynetError as error:
         return _fail(face, error)
-    return IN_SYNC
+    return ExitCode.IN_SYNC
 
 
 def serve(
@@ -68,11 +67,11 @@ def serve(
     from skynet.serve import serve as run_server
 
     try:
-        state = state_base(Options(state_dir=state_dir), os.environ, Path.cwd()) / "serve"
+        state = state_base(Options(state_dir=state_dir), os.environ, Path.cwd())
         run_server(serve_options(replace(options, state=state), password_file), face.announce)
     except SkynetError as error:
         return _fail(face, error)
-    return IN_SYNC
+    return ExitCode.IN_SYNC
 
 
 def guide(name: str, face: Face) -> int:
@@ -80,15 +79,17 @@ def guide(name: str, face: Face) -> int:
     from importlib import resources  # slow to load, and needed here only
 
     shelf = resources.files("skynet") / "guides"
-    guides = sorted(file.name.removesuffix(".md") for file in shelf.iterdir())
+    guides = [*sorted(file.name.removesuffix(".md") for file in shelf.iterdir()), SETTINGS]
     if not name:
         sys.stdout.write("\n".join(guides) + "\n")
+    elif name == SETTINGS:
+        sys.stdout.write(settings_text(describe_keys()))
     elif name in guides:
         sys.stdout.write((shelf / f"{name}.md").read_text(encoding="utf-8"))
     else:
         known = ", ".join(guides)
         return _fail(face, UsageError(f"There is no guide {name!r}. There are: {known}."))
-    return IN_SYNC
+    return ExitCode.IN_SYNC
 
 
 def _run_mirrors(options: Options, request: Request, face: Face) -> int:
@@ -97,29 +98,56 @@ def _run_mirrors(options: Options, request: Request, face: Face) -> int:
         mirrors = load_mirrors(options, os.environ, Path.cwd())
     except SkynetError as error:
         return _refuse(face, error)
-    code = IN_SYNC
+    code = ExitCode.IN_SYNC
     for mirror in mirrors:
-        code = max(code, _run_mirror(mirror, request, face))
-        if code == INTERRUPTED:
+        code = max(code, _run_mirror(mirror, options, request, face))
+        if code == ExitCode.INTERRUPTED:
             break
     return code
 
 
-def _run_mirror(mirror: Mirror, request: Request, face: Face) -> int:
+def _run_mirror(mirror: Mirror, options: Options, request: Request, face: Face) -> ExitCode:
     begun = time.monotonic()
     try:
+        check(mirror)
         with face.watch(mirror.name) as watching:
-            connect = connector(mirror, face, os.environ)
+            connect = connector(mirror, face, os.environ, watching)
             report = run_cycle(mirror, connect, request, surroundings(watching))
     except KeyboardInterrupt:
         words = "interrupted; what was finished is recorded. Run skynet again for the rest."
         _tell(mirror.name, SkynetError(words, "interrupted"), time.monotonic() - begun, face)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except SkynetError as error:
         _tell(mirror.name, error, time.monotonic() - begun, face)
         return error.exit_code
-    _show(mirror, report, request, time.monotonic() - begun, face)
-    return {"problems": PROBLEMS, "held": HELD}.get(report.outcome, IN_SYNC)
+    seconds = time.monotonic() - begun
+    if face.as_json:
+        face.print_json(report_json(mirror.name, report, seconds, ops=request.dry_run))
+    else:
+        _show(report, request, seconds, call_of(mirror, options, request), face)
+    return EXIT_CODES.get(report.outcome, ExitCode.IN_SYNC)
+
+
+def call_of(mirror: Mirror, options: Options, request: Request) -> str:
+    """The words, quoted for a shell, that make the same request of this mirror again."""
+    given = {
+        "--config": options.config,
+        "--source": options.source,
+        "--target": options.target,
+        "--identity": options.identity,
+        "--known-hosts": options.known_hosts,
+        "--state-dir": options.state_dir,
+        "--adopt": None if request.adopt == "stat" else request.adopt,
+    }
+    words = [] if options.source else [mirror.name]
+    for option, value in given.items():
+        if value is not None:
+            words += [option, str(value)]
+    if options.complete_sync is not None:
+        words.append("--complete-sync" if options.complete_sync else "--no-complete-sync")
+    if not request.audit:
+        words.append("--no-audit")
+    return shlex.join(words)
 
 
 def _tell(mirror: str, error: SkynetError, seconds: float, face: Face) -> None:
@@ -128,13 +156,10 @@ def _tell(mirror: str, error: SkynetError, seconds: float, face: Face) -> None:
     face.error(f"{mirror}: {error}" if mirror else str(error))
 
 
-def _show(mirror: Mirror, report: Report, request: Request, seconds: float, face: Face) -> None:
-    if face.as_json:
-        face.print_json(report_json(mirror.name, report, seconds, ops=request.dry_run))
-        return
+def _show(report: Report, request: Request, seconds: float, call: str, face: Face) -> None:
     if request.dry_run or report.outcome == "held" or face.verbose:
         face.say(plan_lines(report, everything=face.verbose))
-    lines = report_lines(report, seconds, everything=face.verbose)
+    lines = report_lines(report, seconds, everything=face.verbose, call=call)
     if report.outcome in ("problems", "held"):
         face.insist(lines)
     else:

@@ -39,6 +39,7 @@ __all__ = [
     "Mirror",
     "Options",
     "Target",
+    "check",
     "describe_keys",
     "load_mirrors",
     "parse_target",
@@ -59,9 +60,13 @@ or name both ends: skynet sync --once --source DIR --target sftp://me@host/srv/p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """A configured source and target. source: absolute, normalised, in the system's bytes."""
+    """A configured source and target. source: absolute, normalised, in the system's bytes.
+
+    origin: opens what is said of the source; it tells where the source was named.
+    """
 
     name: str
+    origin: str = field(default="source =", compare=False)
     source: bytes
     target: Target
     login: Login = field(default_factory=Login)
@@ -100,8 +105,8 @@ def state_base(options: Options, environ: Mapping[str, str], cwd: Path) -> Path:
 def load_mirrors(options: Options, environ: Mapping[str, str], cwd: Path) -> list[Mirror]:
     """The mirrors that the command line asks for, in the order named, else in the file's.
 
-    Raises UsageError when options contradict each other, ConfigError when a file or value is
-    wrong, SourceError when a source cannot be mirrored. `cwd` is absolute.
+    Each is to be given to `check` before it is used. Raises UsageError when options contradict
+    each other, ConfigError when a file or value is wrong. `cwd` is absolute.
     """
     if options.source is not None or options.target is not None:
         drafts = [_ad_hoc_draft(options, cwd)]
@@ -109,6 +114,16 @@ def load_mirrors(options: Options, environ: Mapping[str, str], cwd: Path) -> lis
         drafts = _file_drafts(options, environ, cwd)
     overrides = _overrides(options, environ, cwd)
     return [_finish(draft, overrides) for draft in drafts]
+
+
+def check(mirror: Mirror) -> None:
+    """Raise SourceError or ConfigError unless the source is there and apart from what is written.
+
+    It is asked when the mirror's turn comes, so that a missing source stops no other mirror.
+    """
+    shown = f'{mirror.origin} "{printable(os.fsdecode(mirror.source))}"'
+    _check_source(shown, mirror.source)
+    _check_nesting(shown, mirror)
 
 
 def describe_keys() -> list[tuple[str, str, str]]:
@@ -130,7 +145,7 @@ def _default(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A mirror before its overrides and checks; `origin` opens what is said of its source."""
+    """A mirror before its overrides."""
 
     origin: str
     name: str
@@ -266,10 +281,12 @@ def _draft(file: Path, name: str, table: Any, defaults: Mapping[str, Any]) -> _D
     for key, example in (("source", "/data/photos"), ("target", "sftp://me@host/srv/photos")):
         if key not in values:
             raise ConfigError(f'{place} has no {key}: add {key} = "{example}"')
+    if values.get("trash") == "all" and values.get("trash_days") == 0:
+        raise ConfigError(
+            f'{place} trash = "all" with trash_days = 0 would keep replaced files for ever: '
+            'choose some trash_days, or leave out trash = "all".'
+        )
     return _Draft(f"{place} source =", name, values)
-
-
-# Checks
 
 
 def _default_state_dir() -> Path:
@@ -280,11 +297,10 @@ def _finish(draft: _Draft, overrides: Mapping[str, Any]) -> Mirror:
     values = {"state_dir": _default_state_dir(), **draft.values, **overrides}
     of_login = [each.name for each in fields(Login) if each.name in values]
     login = Login(**{name: values.pop(name) for name in of_login})
-    mirror = Mirror(name=draft.name, login=login, **values)
-    shown = f'{draft.origin} "{printable(os.fsdecode(mirror.source))}"'
-    _check_source(shown, mirror.source)
-    _check_nesting(shown, mirror)
-    return mirror
+    return Mirror(name=draft.name, origin=draft.origin, login=login, **values)
+
+
+# Checks
 
 
 def _check_source(shown: str, source: bytes) -> None:

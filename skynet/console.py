@@ -6,7 +6,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class Face:
         self.verbose = verbose
         self.as_json = as_json
         self._quiet = quiet or as_json
+        self._watching: Watching | None = None
         self._out = Console(soft_wrap=True, highlight=False, emoji=False)
         self._err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
@@ -83,9 +85,15 @@ class Face:
             self.say(["[yellow]Other machines can reach this address.[/]"])
         self.say(["Ctrl-C ends it."])
 
-    def watch(self, name: str) -> Watching:
+    @contextmanager
+    def watch(self, name: str) -> Iterator[Watching]:
         """A monitor that shows what happens to one mirror."""
-        return Watching(name, self._err, quiet=self._quiet, verbose=self.verbose)
+        with Watching(name, self._err, quiet=self._quiet, verbose=self.verbose) as watching:
+            self._watching = watching
+            try:
+                yield watching
+            finally:
+                self._watching = None
 
     def confirm(self, question: str) -> bool | None:
         """Whether a person at the terminal agrees; None when there is nobody."""
@@ -95,7 +103,10 @@ class Face:
 
     def secret(self, prompt: str) -> str | None:
         """Ask a person at the terminal; None when there is nobody (see credentials.Prompter)."""
-        return getpass(prompt) if sys.stdin.isatty() else None
+        if not sys.stdin.isatty():
+            return None
+        with self._watching.paused() if self._watching else nullcontext():
+            return getpass(prompt)
 
 
 class Watching:
@@ -122,13 +133,28 @@ class Watching:
         if self._bar is not None:
             self._bar.stop()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar away for a while: it would be drawn over what else is on its line."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Notice):
             self._console.print(f"[yellow]{escape(self._name)}: {escape(event.message)}[/]")
-        elif self._bar is not None and self._task is not None:
+            return
+        if isinstance(event, Stage) and self._verbose and not self._quiet:
+            self._console.print(f"{escape(self._name)}: {escape(event.doing)}")
+        if self._bar is not None and self._task is not None:
             self._move_bar(self._bar, self._task, event)
-        elif not self._quiet:
+        elif isinstance(event, Moved) and not self._quiet:
             self._speak(event)
 
     def _move_bar(self, bar: Progress, task: TaskID, event: Event) -> None:
@@ -142,11 +168,9 @@ class Watching:
                 description=f"{self._name}: {event.done} of {event.total}",
             )
 
-    def _speak(self, event: Event) -> None:
+    def _speak(self, event: Moved) -> None:
         now = time.monotonic()
-        if isinstance(event, Stage) and self._verbose:
-            self._console.print(f"{escape(self._name)}: {event.doing}")
-        elif isinstance(event, Moved) and now - self._spoken_at >= PLAIN_SECONDS:
+        if now - self._spoken_at >= PLAIN_SECONDS:
             self._spoken_at = now
             self._console.print(
                 f"{escape(self._name)}: {event.done} of {event.total} operations, "

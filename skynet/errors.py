@@ -12,7 +12,6 @@
     │   └── ProtocolError      exit 3   the server does not speak SSH or SFTP as it should
     ├── LinkLost               exit 3   the session broke or stalled    (retry helps)
     ├── RemoteStopped          exit 1   the whole remote refuses writes (retry helps)
-    ├── HeldError              exit 4   a safety guard holds the plan
     ├── OwnedError             exit 5   another skynet works on this mirror (retry helps)
     ├── RequestError           exit 1   one SFTP request was refused; becomes a Problem
     └── TornRead               exit 1   a local file changed while it was read; becomes a Problem
@@ -23,7 +22,20 @@ retries, and only where `retry` says that it can help.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import ClassVar, NamedTuple
+
+
+class ExitCode(IntEnum):
+    """What a command ends with; of several mirrors, the highest counts."""
+
+    IN_SYNC = 0
+    PROBLEMS = 1
+    UNUSABLE = 2
+    NO_CONNECTION = 3
+    HELD = 4
+    OWNED = 5
+    INTERRUPTED = 130
 
 
 class Problem(NamedTuple):
@@ -37,7 +49,7 @@ class Problem(NamedTuple):
 class SkynetError(Exception):
     """Base of all errors; `str(error)` is a sentence that says what to do."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.PROBLEMS
     retry: ClassVar[bool] = False
     code: str = "failed"
 
@@ -50,7 +62,7 @@ class SkynetError(Exception):
 class UsageError(SkynetError):
     """The command line asks for something impossible."""
 
-    exit_code = 2
+    exit_code = ExitCode.UNUSABLE
     code = "usage"
 
 
@@ -63,28 +75,28 @@ class ConfigError(UsageError):
 class SourceError(SkynetError):
     """The local directory is missing, unreadable, or not a directory."""
 
-    exit_code = 2
+    exit_code = ExitCode.UNUSABLE
     code = "source"
 
 
 class TargetError(SkynetError):
     """The remote directory is a file, or can be neither made nor written to."""
 
-    exit_code = 2
+    exit_code = ExitCode.UNUSABLE
     code = "target"
 
 
 class VersionError(SkynetError):
     """A newer skynet wrote what is on the remote; nothing of it is touched."""
 
-    exit_code = 2
+    exit_code = ExitCode.UNUSABLE
     code = "newer-version"
 
 
 class ConnectError(SkynetError):
     """No session with the server could be made."""
 
-    exit_code = 3
+    exit_code = ExitCode.NO_CONNECTION
     retry = True
     code = "connect"
 
@@ -113,7 +125,7 @@ class ProtocolError(ConnectError):
 class LinkLost(SkynetError):
     """A session that worked has broken, or the server stopped answering."""
 
-    exit_code = 3
+    exit_code = ExitCode.NO_CONNECTION
     retry = True
     code = "link-lost"
 
@@ -125,17 +137,10 @@ class RemoteStopped(SkynetError):
     code = "remote-stopped"
 
 
-class HeldError(SkynetError):
-    """A safety guard holds the plan until it is approved."""
-
-    exit_code = 4
-    code = "held"
-
-
 class OwnedError(SkynetError):
     """Another skynet works on this mirror."""
 
-    exit_code = 5
+    exit_code = ExitCode.OWNED
     retry = True
     code = "owned"
 

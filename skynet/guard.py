@@ -1,11 +1,14 @@
 """The safety guard: what in a plan could be a mistake that destroys data. Pure.
 
-A hazard holds the whole plan until a person approves it by the plan's fingerprint. Approval is
-bound to what the plan destroys, so it never covers more than was shown.
+A hazard holds the whole plan until a person approves it. An approval is bound to the hazards that
+were shown and to the paths (or the owner) they are about: it covers no hazard that comes later,
+and outlives changes that no hazard is about.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +18,7 @@ from skynet.tree import FILE
 
 
 class Hazard(NamedTuple):
-    """One reason to hold a plan. `approve` is what approves it."""
+    """One reason to hold a plan. `approve` (12 hex digits) approves all hazards of the plan."""
 
     code: str
     message: str
@@ -40,76 +43,98 @@ class Circumstances:
     max_entries: int = 1000
 
 
+class _Reason(NamedTuple):
+    """A hazard before its approval is known. about: the paths, or the owner, it concerns."""
+
+    code: str
+    message: str
+    about: list[bytes]
+
+
 def hazards(plan: Plan, around: Circumstances) -> list[Hazard]:
     """Every reason to hold the plan, worst first."""
-    reasons = [
+    possible = [
         _other_owner(plan, around),
         _root(plan, around),
         _mass_delete(plan, around),
         _foreign(plan, around),
         _zeroed(plan),
     ]
-    return [Hazard(code, message, plan.fingerprint) for code, message in filter(None, reasons)]
+    reasons = [reason for reason in possible if reason is not None]
+    approve = _approval(reasons)
+    return [Hazard(reason.code, reason.message, approve) for reason in reasons]
 
 
-Reason = tuple[str, str] | None
+def _approval(reasons: Iterable[_Reason]) -> str:
+    """Names the reasons and all they are about, whatever the order of the plan."""
+    digest = hashlib.blake2b(digest_size=6)
+    for reason in reasons:
+        digest.update(b"%b %d " % (reason.code.encode(), len(reason.about)))
+        for about in sorted(reason.about):
+            digest.update(b"%d:%b" % (len(about), about))
+    return digest.hexdigest()
 
 
-def _deletes(plan: Plan) -> int:
-    return sum(isinstance(op, Delete | Rmdir) and not op.foreign for op in plan.ops)
+def _deleted(plan: Plan, *, foreign: bool) -> list[bytes]:
+    return [op.path for op in plan.ops if isinstance(op, Delete | Rmdir) and op.foreign == foreign]
 
 
-def _other_owner(plan: Plan, around: Circumstances) -> Reason:
+def _other_owner(plan: Plan, around: Circumstances) -> _Reason | None:
     if not around.owner or not plan.ops:
         return None
-    return "other-mirror", (
+    message = (
         f"The target is the mirror of another source, {around.owner}. "
         "Is the target right? Approve to make it the mirror of this source."
     )
+    return _Reason("other-mirror", message, [around.owner.encode("utf-8", "surrogateescape")])
 
 
-def _root(plan: Plan, around: Circumstances) -> Reason:
-    deletes = _deletes(plan)
-    if not deletes:
+def _root(plan: Plan, around: Circumstances) -> _Reason | None:
+    deleted = _deleted(plan, foreign=False)
+    if not deleted:
         return None
     if not around.found:
-        return "emptied-root", (
-            f"The source is empty and {deletes} entries would be deleted on the remote. "
+        message = (
+            f"The source is empty and {len(deleted)} entries would be deleted on the remote. "
             "Is the disk mounted?"
         )
+        return _Reason("emptied-root", message, deleted)
     if around.root_changed:
-        return "swapped-root", (
-            f"The source is another directory than last time and {deletes} entries would be "
+        message = (
+            f"The source is another directory than last time and {len(deleted)} entries would be "
             "deleted on the remote. Is the right disk mounted?"
         )
+        return _Reason("swapped-root", message, deleted)
     return None
 
 
-def _mass_delete(plan: Plan, around: Circumstances) -> Reason:
-    deletes = _deletes(plan)
-    share = deletes / around.entries if around.entries else 0.0
-    if deletes > around.max_entries or share > around.max_fraction:
-        return "mass-delete", (
-            f"{deletes} of {around.entries} entries would be deleted on the remote; more than "
-            f"{around.max_entries}, or {around.max_fraction:.0%}, are held (max_delete)."
-        )
-    return None
+def _mass_delete(plan: Plan, around: Circumstances) -> _Reason | None:
+    deleted = _deleted(plan, foreign=False)
+    share = len(deleted) / around.entries if around.entries else 0.0
+    if len(deleted) <= around.max_entries and share <= around.max_fraction:
+        return None
+    message = (
+        f"{len(deleted)} of {around.entries} entries would be deleted on the remote; more than "
+        f"{around.max_entries}, or {around.max_fraction:.0%}, are held (max_delete)."
+    )
+    return _Reason("mass-delete", message, deleted)
 
 
-def _foreign(plan: Plan, around: Circumstances) -> Reason:
+def _foreign(plan: Plan, around: Circumstances) -> _Reason | None:
     if not around.ask_foreign:
         return None
-    paths = [op.path for op in plan.ops if isinstance(op, Delete | Rmdir) and op.foreign]
+    paths = _deleted(plan, foreign=True)
     if not paths:
         return None
-    return "foreign-files", (
+    message = (
         f"{len(paths)} entries on the remote are not skynet's ({shown(paths[0])}"
         f"{', ...' if len(paths) > 1 else ''}) and would be moved to the trash. "
         'To leave them alone for good, set foreign = "keep".'
     )
+    return _Reason("foreign-files", message, paths)
 
 
-def _zeroed(plan: Plan) -> Reason:
+def _zeroed(plan: Plan) -> _Reason | None:
     paths = [
         op.path
         for op in plan.ops
@@ -121,8 +146,9 @@ def _zeroed(plan: Plan) -> Reason:
     ]
     if not paths:
         return None
-    return "zeroed-files", (
+    message = (
         f"{len(paths)} files have become empty without a new modification time "
         f"({shown(paths[0])}), as after a power loss. Look at them before they overwrite the "
         "good versions on the remote."
     )
+    return _Reason("zeroed-files", message, paths)

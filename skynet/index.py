@@ -2,7 +2,8 @@
 
 It spares the download of the manifest while `head` is still current, and the hashing of files
 whose stat identity is the one recorded. It is a hint, never the truth: deleting it costs a
-manifest download and a rescan, so a file that is damaged or of another format is begun anew.
+manifest download and a rescan. So a file of another format is begun anew, and one that proves to
+be damaged, wherever that shows, is deleted: the cycle then starts again without it.
 
 One row per entry, keyed by directory and name, so that a directory's children lie together.
 Writes are whole transactions. One thread owns an Index.
@@ -25,7 +26,7 @@ from skynet.manifest_codec import Head
 from skynet.tree import Drop, Edit, Entry, Put, join
 
 SCHEMA = 1  # in the file's user_version; another number is another format
-STAT_UNKNOWN = b""
+STAT_UNKNOWN = b""  # the manifest was loaded anew: nothing is known of the local file
 _PAGE = 4096  # rows that a streaming read holds at a time
 _BUSY_SECONDS = 5.0
 
@@ -62,9 +63,13 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
+# What decoding raises for values that are none of ours: text that is no UTF-8, values nested
+# without end and columns that hold no bytes have errors of their own.
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+
 
 class IndexDamaged(SkynetError):
-    """The index holds something no skynet wrote."""
+    """The index held something no skynet wrote, and is not to be used any more."""
 
     code = "index-damaged"
 
@@ -74,22 +79,11 @@ def pack(entry: Entry) -> bytes:
     return _encode(entry)
 
 
-def unpack(blob: bytes) -> Entry:
-    """The entry in `blob`. Raises IndexDamaged."""
-    try:
-        return _decode_entry(blob)
-    except msgspec.DecodeError as error:
-        raise IndexDamaged(
-            f"The local index is damaged ({error}). Delete skynet's state directory: "
-            "the next run builds it again."
-        ) from error
-
-
 class Index:
     """The synced tree as last known, and what the local files looked like then.
 
     Made by `open`. Failing storage raises SkynetError; damage raises IndexDamaged, after the
-    file was deleted, so that the next run begins anew.
+    file was deleted unless it is read-only, so that the next `open` begins anew.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path | None, *, read_only: bool) -> None:
@@ -143,13 +137,8 @@ class Index:
         value = self._meta("head")
         try:
             return None if value is None else _decode_head(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _MALFORMED as error:
             raise self._damaged(error) from error
-
-    def forget_head(self) -> None:
-        """Distrust the entries until they are rebuilt; their stats stay."""
-        with self._transaction():
-            self._forget_head()
 
     @property
     def root(self) -> tuple[int, int] | None:
@@ -174,17 +163,24 @@ class Index:
         rows = self._rows(_CHILDREN, (directory,))
         return {name: (stat, entry) for name, stat, entry in rows}
 
+    def unpack(self, packed: bytes) -> Entry:
+        """The entry that `children` gave packed."""
+        try:
+            return _decode_entry(packed)
+        except _MALFORMED as error:
+            raise self._damaged(error) from error
+
     def entry(self, path: bytes) -> Entry | None:
         """The entry at `path`; None when there is none."""
         rows = self._rows("SELECT entry FROM entries WHERE dir = ? AND name = ?", _split(path))
-        return self._unpack(rows[0][0]) if rows else None
+        return self.unpack(rows[0][0]) if rows else None
 
     def entries(self) -> Iterator[tuple[bytes, Entry]]:
         """All (path, entry), by directory, then name; the index may change meanwhile."""
         last = (b"", b"")  # before every row, since no name is empty
         while rows := self._rows(_NEXT_PAGE, (*last, _PAGE)):
             for directory, name, blob in rows:
-                yield join(directory, name), self._unpack(blob)
+                yield join(directory, name), self.unpack(blob)
             last = rows[-1][:2]
 
     def count(self) -> int:
@@ -202,7 +198,7 @@ class Index:
         """
         rows = ((*_split(path), STAT_UNKNOWN, pack(entry)) for path, entry in head_entries)
         with self._transaction():
-            self._forget_head()
+            self._db.execute("DELETE FROM meta WHERE key = 'head'")
             self._db.execute("ALTER TABLE entries RENAME TO old")
             self._db.execute(_ENTRIES)
             self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
@@ -248,13 +244,15 @@ class Index:
 
     def _meta(self, key: str) -> bytes | None:
         rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
+        if not rows:
+            return None
+        value = rows[0][0]
+        if not isinstance(value, bytes):
+            raise self._damaged(TypeError(f"{key} is a {type(value).__name__}"))
+        return value
 
     def _set_meta(self, key: str, value: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def _forget_head(self) -> None:
-        self._db.execute("DELETE FROM meta WHERE key = 'head'")
 
     def _rows(self, query: str, values: Sequence[bytes | int | str] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -277,24 +275,19 @@ class Index:
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def _unpack(self, blob: bytes) -> Entry:
-        try:
-            return _decode_entry(blob)
-        except msgspec.DecodeError as error:
-            raise self._damaged(error) from error
-
     def _failed(self, error: sqlite3.Error) -> SkynetError:
         return self._damaged(error) if _is_damage(error) else _failure(self._path, error)
 
     def _damaged(self, error: Exception) -> IndexDamaged:
         """Delete the file, so that the damage is met once."""
         self.close()
-        if self._path is None or self._read_only:
-            return IndexDamaged(f"The local index {self._path} is damaged ({error}). Delete it.")
-        _delete(self._path)
+        fate = "is not used in this run"
+        if self._path is not None and not self._read_only:
+            _delete(self._path)
+            fate = "has been deleted"
         return IndexDamaged(
-            f"The local index {self._path} was damaged ({error}) and has been deleted. "
-            "Run skynet again: it is built anew from the manifest."
+            f"The local index {self._path or 'in memory'} is damaged ({error}) and {fate}; it is "
+            "built anew from the manifest. If this comes again, check the disk."
         )
 
 
@@ -305,6 +298,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection | None:
     try:
         if _is_ours(db):
             db.execute("PRAGMA synchronous = NORMAL")
+            db.text_factory = bytes  # there is no text, and what damage makes one may be no UTF-8
             return db
     except sqlite3.Error as error:
         if not (_is_damage(error) or (read_only and _is_unfinished(error))):

@@ -156,7 +156,7 @@ KEYS: dict[str, Key] = {
     "empty_dirs": Key(_FLAG, "whether empty directories are mirrored"),
     "foreign": Key(_one_of("ask", "keep", "trash"), "remote files not ours, in complete-sync"),
     "trash": Key(_one_of("deleted", "all"), "what the trash keeps; all: overwritten files too"),
-    "trash_days": Key(_whole(0, 36500), "days until the trash is emptied; 0 deletes at once"),
+    "trash_days": Key(_whole(0, 36500), "days until the trash may be emptied; 0 deletes at once"),
     "max_delete": Key(_MAX_DELETE, "a plan that deletes more is held", '["50%", 1000]'),
     "channels": Key(_whole(1, 64), "how many SSH channels carry data at once"),
     "state_dir": Key(_PATH, "where skynet remembers what it saw", "the user's state directory"),

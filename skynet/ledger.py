@@ -7,7 +7,7 @@ on the remote first, so the manifest never claims more than the remote holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -16,14 +16,18 @@ from skynet.index import Index
 from skynet.manifest import Head, Header, Manifest, ManifestDamaged, wants_compaction
 from skynet.monitor import Monitor, Notice
 from skynet.remote import Remote
-from skynet.tree import Edit
+from skynet.target import printable
+from skynet.tree import Edit, Entry
+
+BEAT_ENTRIES = 1024  # of a checkpoint being written: some 50 KiB
 
 
 class Ledger:
     """The synced tree of one mirror. origin: who mirrors what, for people. token(n): random bytes.
 
-    owner: the origin of another mirror whose manifest this is, "" if it is ours. may_delete: no
-    doubt about the manifest forbids it. wants_audit: it cannot be relied on without one.
+    owner: the origin of another mirror whose manifest this is, made printable; "" if it is ours.
+    may_delete: no doubt about the manifest forbids it. wants_audit: it cannot be relied on without
+    one. A `beat` shows that we are alive and raises OwnedError if the lease was lost.
     """
 
     def __init__(
@@ -83,12 +87,12 @@ class Ledger:
                 "manifest-moved",
             )
 
-    def begin(self) -> None:
+    def begin(self, beat: Callable[[], None]) -> None:
         """Make the manifest ours, if there is none or it is another mirror's."""
         if self._head is None or self.owner:
             facts = self._remote.facts = self._remote.probe()
             generation = self._head.generation if self._head is not None else 0
-            self._write(Header(self._token(16), generation, self._origin, facts))
+            self._write(Header(self._token(16), generation, self._origin, facts), beat)
 
     def record(self, edits: Sequence[Edit], identities: Mapping[bytes, bytes]) -> None:
         """Note what the remote has acknowledged, and the identities of the files it came from."""
@@ -96,14 +100,14 @@ class Ledger:
         self._head = self._manifest.append(self._head, edits)
         self.index.record(edits, self._head, identities)
 
-    def compact(self) -> None:
+    def compact(self, beat: Callable[[], None]) -> None:
         """Write a new checkpoint, if the log has outgrown the present one."""
         if self._head is not None and wants_compaction(self._head):
             generation = self._head.generation
-            self._write(msgspec.structs.replace(self._head.header, generation=generation))
+            self._write(msgspec.structs.replace(self._head.header, generation=generation), beat)
 
-    def _write(self, header: Header) -> None:
-        self._head = self._manifest.create(header, self.index.entries())
+    def _write(self, header: Header, beat: Callable[[], None]) -> None:
+        self._head = self._manifest.create(header, _beating(self.index.entries(), beat))
         self.index.record((), self._head, {})
 
     def _adopt(self, head: Head) -> None:
@@ -125,7 +129,7 @@ class Ledger:
     def _check_owner(self, head: Head, cached: Head | None) -> None:
         ours = cached.header.mirror_id if cached is not None else None
         if head.header.mirror_id != ours and head.header.origin != self._origin:
-            self.owner = head.header.origin
+            self.owner = printable(head.header.origin)
         elif cached is not None and head.generation < cached.generation:
             # An older manifest of ours came back, from a backup perhaps.
             self.wants_audit, self.may_delete = True, False
@@ -145,3 +149,14 @@ class Ledger:
         for part in (loaded.entries, loaded.edits):
             deque(part, maxlen=0)
         return loaded.head
+
+
+def _beating(
+    entries: Iterable[tuple[bytes, Entry]], beat: Callable[[], None]
+) -> Iterator[tuple[bytes, Entry]]:
+    """The same entries. The last beat comes before the manifest that they make is in force."""
+    for number, item in enumerate(entries, 1):
+        yield item
+        if number % BEAT_ENTRIES == 0:
+            beat()
+    beat()

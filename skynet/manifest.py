@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from skynet import manifest_codec as codec
-from skynet.manifest_codec import Head, Header
+from skynet.manifest_codec import MAX_ORIGIN, Head, Header
 from skynet.manifest_frames import (
     CHAIN_SIZE,
     CHECKPOINT,
@@ -34,6 +34,7 @@ from skynet.remote.verbs import Facts
 from skynet.tree import Edit, Entry
 
 __all__ = [
+    "MAX_ORIGIN",
     "Facts",
     "Files",
     "Head",

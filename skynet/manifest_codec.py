@@ -27,6 +27,7 @@ MAX_NAME = 1 << 10
 MAX_LINK = 1 << 16
 MAX_INT = (1 << 63) - 1
 MAX_MODE = 0o7777
+MAX_ORIGIN = 1 << 12  # characters
 
 # Far below MAX_RECORD: the last item that goes into a record may weigh 200 KiB by itself.
 _BLOCK_TARGET = 1 << 18
@@ -48,7 +49,7 @@ class Header(msgspec.Struct, frozen=True):
 
     mirror_id: Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
     generation: _Generation
-    origin: Annotated[str, msgspec.Meta(max_length=4096)]
+    origin: Annotated[str, msgspec.Meta(max_length=MAX_ORIGIN)]
     facts: Facts = Facts()
 
 

@@ -1,12 +1,11 @@
 """Operations on the remote tree, and what each of them does to it.
 
-`effect` is the only definition of that: the planner relies on it, the manifest records it, tests
-replay it.
+`effect` is the only definition of that: the planner relies on it and the manifest records it.
+`replay` serves no room: it is there for the laws that tests assert.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,10 +44,14 @@ class Rename(msgspec.Struct, frozen=True, gc=False, tag="rename"):
 
 
 class SetMeta(msgspec.Struct, frozen=True, gc=False, tag="setmeta"):
-    """Give a file or directory whose content is right the mode and times of `entry`."""
+    """Give a file or directory whose content is right the mode and times of `entry`.
+
+    opens: only for a while, so that the directory's owner may change what is in it.
+    """
 
     path: bytes
     entry: Entry
+    opens: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False, tag="delete"):
@@ -84,19 +87,14 @@ class Plan:
     needs: Sequence[Sequence[int]]
     problems: Sequence[Problem] = ()
 
-    @property
-    def fingerprint(self) -> str:
-        """Names what the plan destroys; an approval is bound to it. 12 hex digits."""
-        digest = hashlib.blake2b(digest_size=6)
-        for op in self.ops:
-            if isinstance(op, Delete | Rmdir) or (isinstance(op, Upload) and op.replaces):
-                kind = type(op).__name__.encode()
-                digest.update(b"%b %d:%b" % (kind, len(op.path), op.path))
-        return digest.hexdigest()
-
     def counts(self) -> Counter[str]:
         """How many operations of each kind, and the `bytes` of content that uploads send."""
         return tally(self.ops)
+
+
+def step(op: Op) -> tuple[type[Op], bytes, bool]:
+    """What tells an operation from all others of its plan, also when it has ended."""
+    return type(op), op.path, isinstance(op, SetMeta) and op.opens
 
 
 def kind(op: Op) -> str:

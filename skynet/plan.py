@@ -14,10 +14,21 @@ from dataclasses import dataclass
 import msgspec
 
 from skynet.errors import Problem
+from skynet.needs import changed_directories, needs_of
 from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload
-from skynet.tree import DIR, FILE, Entry, ancestors, is_below, name, order, parent, wire_time
-
-OWNER_ACCESS = 0o700
+from skynet.tree import (
+    DIR,
+    FILE,
+    OWNER_ACCESS,
+    Entry,
+    ancestors,
+    is_below,
+    is_closed,
+    name,
+    order,
+    parent,
+    wire_time,
+)
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
@@ -25,7 +36,8 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
 
     remote: what the remote holds, as far as is known. local: what it should hold; a file's digest
     is b"" while unknown. None is nothing. foreign: `remote` is not skynet's work. stale: the
-    manifest says something else than `remote`.
+    manifest says something else than `remote`. A directory that is closed to its owner needs a
+    finding even if it is in sync: it must be opened for what is done in it.
     """
 
     path: bytes
@@ -99,20 +111,23 @@ def make_plan(findings: Iterable[Finding], policy: Policy) -> Plan:
 class _Draft:
     """A plan being made: operations by stage, each stage in tree order.
 
-    The stages: forget what is gone, clear what stands where a directory or file must go, record
-    and make directories, rename, send, record, delete, remove directories, set attributes. So
-    the manifest, which is told of each as it ends, is a valid tree all the time as well.
+    The stages: forget what is gone, record directories, open those that are closed to their
+    owner, clear what stands where a directory or file must go, make directories, rename, send,
+    record, delete, remove directories, set attributes. So the manifest, which is told of each as
+    it ends, is a valid tree all the time as well.
     """
 
     def __init__(self, findings: list[Finding], policy: Policy) -> None:
         self.policy = policy
-        self.findings = findings
+        self.problems: list[Problem] = []
+        self.wanted_dirs = _wanted_directories(findings, policy)
+        self.findings = findings = self._leave_foreign_in_the_way(findings)
         self.cleared = [f.path for f in findings if _directory_in_the_way(f)]
         self.keeping = self._keeping_directories()
         self.stuck = self.keeping.intersection(self.cleared)
         self.moves = _find_moves(findings, policy, self.cleared)
-        self.problems: list[Problem] = []
         self.forgotten: list[Op] = []
+        self.openings: list[Op] = []
         self.clear: list[Op] = []
         self.clear_dirs: list[Op] = []
         self.found_dirs: list[Op] = []
@@ -126,22 +141,28 @@ class _Draft:
 
     def decide(self) -> None:
         moved_away = {old.path for old in self.moves.values()}
-        wanted_dirs = self._wanted_directories()
         for finding in self.findings:
             if finding.local is None:
                 if finding.path not in moved_away:
                     self._decide_gone(finding)
             elif finding.local.kind == DIR:
-                self._decide_directory(finding, finding.local, wanted_dirs)
+                self._decide_directory(finding, finding.local)
             else:
                 self._decide_file(finding, finding.local)
 
     def finish(self) -> Plan:
-        ops = [
+        if self.policy.keeps_modes:
+            self._open_directories()
+        ops = self._ordered()
+        return Plan(ops, needs_of(ops), self.problems)
+
+    def _ordered(self) -> list[Op]:
+        return [
             *self.forgotten,
+            *self.found_dirs,
+            *self.openings,
             *self.clear,
             *_deepest_first(self.clear_dirs),
-            *self.found_dirs,
             *self.mkdirs,
             *self.renames,
             *self.uploads,
@@ -150,20 +171,59 @@ class _Draft:
             *_deepest_first(self.rmdirs),
             *self.metas,
         ]
-        return Plan(ops, _needs(ops), self.problems)
 
-    def _wanted_directories(self) -> set[bytes]:
-        """New directories that hold something to mirror; all of them with empty_dirs."""
-        if self.policy.empty_dirs:
-            return {f.path for f in self.findings}
-        wanted: set[bytes] = set()
+    def _leave_foreign_in_the_way(self, findings: list[Finding]) -> list[Finding]:
+        """The findings but those that need the place of a foreign file that must stay."""
+        if self.policy.remove_foreign:
+            return findings
+        blocked = {
+            f.path
+            for f in findings
+            if f.foreign and f.remote is not None and f.remote.kind != DIR
+            if f.local is not None and f.local.kind == DIR and f.path in self.wanted_dirs
+        }
+        left = []
+        for finding in findings:
+            if blocked.isdisjoint([finding.path, *ancestors(finding.path)]):
+                left.append(finding)
+            elif finding.local is not None:
+                self.problems.append(
+                    Problem(
+                        finding.path,
+                        "foreign-in-the-way",
+                        "On the remote, where its directory must be, is a file that is not "
+                        'skynet\'s and that foreign = "keep" leaves alone. Move one of them away.',
+                    )
+                )
+        return left
+
+    def _open_directories(self) -> None:
+        """Open the directories that are closed to their owner for what is done in them."""
+        ops = self._ordered()
+        changed = {directory for op in ops for directory in changed_directories(op)}
+        ending = {op.path for op in ops if isinstance(op, Rmdir | SetMeta)}
         for finding in self.findings:
-            if finding.local is not None and finding.local.kind != DIR:
-                above = parent(finding.path)
-                while above and above not in wanted:
-                    wanted.add(above)
-                    above = parent(above)
-        return wanted
+            remote, path = finding.remote, finding.path
+            if path not in changed or remote is None or not is_closed(remote):
+                continue
+            last = self._last_of(finding, remote)
+            if last is not None:
+                assert remote.mode is not None
+                opened = msgspec.structs.replace(last, mode=remote.mode | OWNER_ACCESS)
+                self.openings.append(SetMeta(path, opened, opens=True))
+                if path not in ending:
+                    self.metas.append(SetMeta(path, last))
+
+    def _last_of(self, finding: Finding, remote: Entry) -> Entry | None:
+        """What the manifest says of a remote directory in the end, None if it is not to say."""
+        local = finding.local
+        if local is not None and local.kind == DIR:
+            mode = local.mode if local.mode is not None else remote.mode
+            return msgspec.structs.replace(local, mode=mode)
+        if finding.foreign:
+            return None
+        is_retained = local is None and not self.policy.complete_sync
+        return msgspec.structs.replace(remote, retained=is_retained or remote.retained)
 
     def _decide_gone(self, finding: Finding) -> None:
         remote, path = finding.remote, finding.path
@@ -206,10 +266,10 @@ class _Draft:
         else:
             files.append(Delete(finding.path, remote, finding.foreign))
 
-    def _decide_directory(self, finding: Finding, local: Entry, wanted: set[bytes]) -> None:
+    def _decide_directory(self, finding: Finding, local: Entry) -> None:
         path, remote = finding.path, finding.remote
         if remote is None or remote.kind != DIR:
-            if path not in wanted:
+            if path not in self.wanted_dirs:
                 if remote is not None or finding.stale:
                     self._decide_gone(finding)  # an empty directory counts as nothing
                 return
@@ -225,7 +285,7 @@ class _Draft:
 
     def _make_directory(self, path: bytes, local: Entry) -> None:
         # Its owner must be able to fill it; a stricter mode is set when that is done.
-        if local.mode is None or local.mode & OWNER_ACCESS == OWNER_ACCESS:
+        if local.mode is None or not is_closed(local):
             self.mkdirs.append(Mkdir(path, local))
             return
         open_mode = msgspec.structs.replace(local, mode=local.mode | OWNER_ACCESS)
@@ -278,6 +338,20 @@ class _Draft:
             self._record(path, local)
 
 
+def _wanted_directories(findings: Iterable[Finding], policy: Policy) -> set[bytes]:
+    """New directories that hold something to mirror; all of them with empty_dirs."""
+    if policy.empty_dirs:
+        return {f.path for f in findings}
+    wanted: set[bytes] = set()
+    for finding in findings:
+        if finding.local is not None and finding.local.kind != DIR:
+            above = parent(finding.path)
+            while above and above not in wanted:
+                wanted.add(above)
+                above = parent(above)
+    return wanted
+
+
 def _deepest_first(ops: list[Op]) -> list[Op]:
     return sorted(ops, key=lambda op: order(op.path), reverse=True)
 
@@ -323,42 +397,3 @@ def _find_moves(
                 sources.remove(best)
                 moves[f.path] = best
     return moves
-
-
-def _needs(ops: Sequence[Op]) -> list[tuple[int, ...]]:
-    """For each operation the earlier ones that must be done first."""
-    maker: dict[bytes, int] = {}  # path -> what makes an entry there
-    clearer: dict[bytes, int] = {}  # path -> what frees it
-    leaving: dict[bytes, list[int]] = defaultdict(list)  # directory -> what empties it
-    needs: list[tuple[int, ...]] = []
-    fillers: dict[bytes, list[int]] = defaultdict(list)  # directory -> what is put into it
-    for index, op in enumerate(ops):
-        mine: list[int] = []
-        if isinstance(op, Delete | Rmdir):
-            mine += leaving.get(op.path, ()) if isinstance(op, Rmdir) else ()
-            clearer[op.path] = index
-            leaving[parent(op.path)].append(index)
-        elif isinstance(op, SetMeta):
-            mine += [maker[op.path]] if op.path in maker else []
-            # A directory's mode may forbid whatever else is to be done in it.
-            mine += fillers.get(op.path, ())
-            mine += leaving.get(op.path, ())
-        elif isinstance(op, Record):
-            mine += [maker[p] for p in (parent(op.path), op.path) if p in maker]
-            if op.entry is not None and op.entry.kind == DIR:
-                maker[op.path] = index
-        else:
-            mine += [found[p] for found, p in _before(op, maker, clearer) if p in found]
-            maker[op.path] = index
-            fillers[parent(op.path)].append(index)
-            if isinstance(op, Rename):
-                leaving[parent(op.source)].append(index)
-        needs.append(tuple(mine))
-    return needs
-
-
-def _before(
-    op: Op, maker: dict[bytes, int], clearer: dict[bytes, int]
-) -> tuple[tuple[dict[bytes, int], bytes], ...]:
-    """What must be made and freed before something can be put at `op.path`."""
-    return (maker, parent(op.path)), (clearer, op.path)

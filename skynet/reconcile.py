@@ -11,6 +11,7 @@ Nothing is written before the guard has passed, and nothing at all when there is
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,17 +25,19 @@ from skynet.config import Mirror
 from skynet.contents import decide_contents
 from skynet.errors import Problem
 from skynet.guard import Circumstances, Hazard, hazards
-from skynet.index import Index
+from skynet.index import STAT_UNKNOWN, Index, IndexDamaged
 from skynet.lease import Lease
 from skynet.ledger import Ledger
-from skynet.monitor import Monitor, Stage
-from skynet.ops import Plan, Record, effect
+from skynet.manifest import MAX_ORIGIN
+from skynet.monitor import Monitor, Notice, Stage
+from skynet.ops import Delete, Plan, Record, Rename, Rmdir, SetMeta, effect
 from skynet.plan import Policy, make_plan
 from skynet.remote import Outcome, Remote, Site, Trash
 from skynet.rules import Rules
-from skynet.scan import UNKNOWN, Root
+from skynet.scan import Root
 from skynet.state import directory_for, locked, make_private
 from skynet.survey import Scope, Survey, survey
+from skynet.tree import DIR, Kind, ancestors
 
 INDEX_FILE = "index.sqlite"
 
@@ -46,7 +49,7 @@ class Surroundings:
     """What a cycle needs of the world, injected.
 
     clock: monotonic seconds. now_ns: wall clock, nanoseconds since 1970. token(n): n random
-    bytes. host: this machine's name, for the manifest's origin.
+    bytes. host: this machine's name, for the manifest's origin. pid_space: see `lease.pid_space`.
     """
 
     clock: Callable[[], float]
@@ -54,12 +57,13 @@ class Surroundings:
     now_ns: Callable[[], int]
     token: Callable[[int], bytes]
     host: str
+    pid_space: str
     monitor: Monitor
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller wants of this cycle. approve: a plan's fingerprint."""
+    """What the caller wants of this cycle. approve: the hazards' approval."""
 
     audit: bool = True
     dry_run: bool = False
@@ -83,22 +87,40 @@ class Report:
 def run_cycle(
     mirror: Mirror, connect: Callable[[], Remote], request: Request, around: Surroundings
 ) -> Report:
-    """Run one cycle. A dry run writes nothing, neither locally nor on the remote."""
+    """Run one cycle. A dry run writes nothing, neither locally nor on the remote.
+
+    If the index proves to be damaged, the cycle starts again without it.
+    """
     root = Root(mirror.source, around.now_ns)
     state = directory_for(mirror.state_dir, mirror.source, str(mirror.target))
     with ExitStack() as stack:
         if not request.dry_run:
             make_private(state)
             stack.enter_context(locked(state))
-        index = stack.enter_context(_open_index(state / INDEX_FILE, read_only=request.dry_run))
+        file = state / INDEX_FILE
+        try:
+            return _run_with(file, mirror, root, connect, request, around)
+        except IndexDamaged as damage:
+            around.monitor(Notice(damage.code, str(damage)))
+        anew = None if request.dry_run else file
+        return _run_with(anew, mirror, root, connect, request, around)
+
+
+def _run_with(
+    index_file: Path | None,
+    mirror: Mirror,
+    root: Root,
+    connect: Callable[[], Remote],
+    request: Request,
+    around: Surroundings,
+) -> Report:
+    """One cycle over a connection of its own, so that nothing of a broken one is under way."""
+    with ExitStack() as stack:
+        index = stack.enter_context(Index.open(index_file, read_only=request.dry_run))
         around.monitor(Stage("connecting"))
         remote = connect()
         stack.callback(remote.close)
         return _Cycle(mirror, root, index, remote, request, around).run()
-
-
-def _open_index(path: Path, *, read_only: bool) -> Index:
-    return Index.open(path, read_only=read_only)
 
 
 class _Cycle:
@@ -118,7 +140,7 @@ class _Cycle:
         self.around = around
         self.site = Site(exists=True, is_prepared=True)  # what a current manifest stands for
         self.audit = request.audit
-        origin = f"{around.host}:{mirror.source.decode('utf-8', 'backslashreplace')}"
+        origin = _origin(around.host, mirror.source)
         self.ledger = Ledger(remote, index, origin, around.token, around.monitor)
 
     def run(self) -> Report:
@@ -130,7 +152,7 @@ class _Cycle:
         plan = make_plan(findings, self._policy())
         problems = [*found.problems, *plan.problems]
         dangers = hazards(plan, self._circumstances(found, plan))
-        held = bool(dangers) and self.request.approve != plan.fingerprint
+        held = any(hazard.approve != self.request.approve for hazard in dangers)
         if self.request.dry_run or held or not plan.ops:
             return self._report_unapplied(found, plan, problems, dangers, held=held)
         applied = self._apply(plan, found)
@@ -214,20 +236,25 @@ class _Cycle:
     # Doing it.
 
     def _apply(self, plan: Plan, found: Survey) -> Applied | None:
-        """Carry out the plan; None if it must be made again, since the last run broke off."""
+        """Carry out the plan; None if it must be made again, with an audit."""
         self.around.monitor(Stage("transferring"))
+        if not (self.audit or self._leads_where_recorded(plan)):
+            self.audit = True
+            return None
         if not self.site.is_prepared:
             self.remote.prepare()
         lease = self._lease()
         with lease.held() as was_left_behind:
             if was_left_behind:
                 self.remote.clear_temps()
+                lease.beat()
                 if not self.audit:
                     self.audit = True
                     return None
             self.ledger.expect_unmoved()
+            lease.beat()
             lease.has_begun = True
-            self.ledger.begin()
+            self.ledger.begin(lease.beat)
             self._remember(found)
             self.remote.trash = self._trash()
             applied = apply(
@@ -239,15 +266,31 @@ class _Cycle:
                 clock=self.around.clock,
                 monitor=self.around.monitor,
             )
-            self._own_up(applied, found)
-            self._tidy()
+            self._own_up(applied, found, lease)
+            self._tidy(lease)
         return applied
+
+    def _leads_where_recorded(self, plan: Plan) -> bool:
+        """Whether what the plan goes through is still there, and no link out of the target.
+
+        An audit has seen that; without one the directories on the way are looked at.
+        """
+        wanted: dict[bytes, Kind] = {}
+        for op in plan.ops:
+            for path in (op.path, op.source) if isinstance(op, Rename) else (op.path,):
+                wanted.update((directory, DIR) for directory in ancestors(path))
+            if isinstance(op, SetMeta):
+                wanted[op.path] = op.entry.kind
+        made = {op.path for op in plan.ops if not isinstance(op, SetMeta | Delete | Rmdir)}
+        known = [path for path in wanted if path not in made and self.ledger.index.entry(path)]
+        return self.remote.kinds(known) == [wanted[path] for path in known]
 
     def _lease(self) -> Lease:
         around = self.around
         return Lease(
             self.remote,
             around.token(6).hex(),
+            pid_space=around.pid_space,
             clock=around.clock,
             sleep=around.sleep,
             monitor=around.monitor,
@@ -259,11 +302,12 @@ class _Cycle:
         identities = {outcome.op.path: _identity(outcome, found) for outcome in batch}
         self.ledger.record([effect(outcome.op) for outcome in batch], identities)
 
-    def _own_up(self, applied: Applied, found: Survey) -> None:
+    def _own_up(self, applied: Applied, found: Survey, lease: Lease) -> None:
         """Where a repair has failed, let the manifest say what is really there."""
         failed = {problem.path for problem in applied.problems}
         stale = [f for f in found.findings if f.stale and f.path in failed]
         if stale:
+            lease.check()
             self.ledger.record([effect(Record(f.path, f.remote)) for f in stale], {})
 
     def _trash(self) -> Trash:
@@ -275,11 +319,12 @@ class _Cycle:
             keep_replaced=self.mirror.trash == "all",
         )
 
-    def _tidy(self) -> None:
+    def _tidy(self, lease: Lease) -> None:
         """Compact the manifest if it is time; in runs that audit, empty old trash."""
-        self.ledger.compact()
+        self.ledger.compact(lease.beat)
         if self.audit and self.mirror.trash_days:
             oldest = self._now() - timedelta(days=self.mirror.trash_days)
+            lease.beat()
             self.remote.expire_trash(oldest.strftime("%Y-%m-%dT%H%M%SZ").encode())
 
     def _now(self) -> datetime:
@@ -294,10 +339,19 @@ class _Cycle:
             self.ledger.index.root = self.root.identity
 
 
+def _origin(host: str, source: bytes) -> str:
+    """Who mirrors what, for people; cut to what a manifest holds, and still one's own."""
+    text = f"{host}:{source.decode('utf-8', 'backslashreplace')}"
+    if len(text) <= MAX_ORIGIN:
+        return text
+    mark = hashlib.blake2b(source, digest_size=10).hexdigest()
+    return f"{text[: MAX_ORIGIN - len(mark) - 3]}...{mark}"
+
+
 def _identity(outcome: Outcome, found: Survey) -> bytes:
     """The stat identity to record: of the bytes sent, else of what the survey compared."""
     if outcome.identity:
         return outcome.identity
     if isinstance(outcome.op, Record) and (outcome.op.entry is None or outcome.op.entry.retained):
-        return UNKNOWN
-    return found.identities.get(outcome.op.path, UNKNOWN)
+        return STAT_UNKNOWN
+    return found.identities.get(outcome.op.path, STAT_UNKNOWN)

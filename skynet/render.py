@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -89,10 +89,10 @@ def _counts_text(counts: Counter[str], *, planned: bool) -> str:
     return ", ".join(parts)
 
 
-def report_lines(report: Report, seconds: float, *, everything: bool) -> Iterator[str]:
-    """What a cycle came to, in rich markup."""
+def report_lines(report: Report, seconds: float, *, everything: bool, call: str) -> Iterator[str]:
+    """What a cycle came to, in rich markup. call: the words that lead to this mirror again."""
     yield from problem_lines(report.problems)
-    yield from hazard_lines(report.hazards)
+    yield from hazard_lines(report.hazards, call)
     if report.skipped["special"]:
         yield f"[dim]{report.skipped['special']} special files (pipes, sockets) were left out.[/]"
     if report.skipped["links"]:
@@ -121,15 +121,22 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
         yield f"[red]! {escape(shown(problem.path))}[/]  {escape(problem.message)}"
 
 
-def hazard_lines(hazards: Sequence[Hazard]) -> Iterator[str]:
-    """Why a plan is held, and how to approve it."""
+def hazard_lines(hazards: Sequence[Hazard], call: str) -> Iterator[str]:
+    """Why a plan is held, and the commands that show and approve it."""
     for hazard in hazards:
         yield f"[bold red]Held:[/] {escape(hazard.message)}"
     if hazards:
-        yield (
-            "Look at the plan: skynet plan --dry-run. If it is right, run skynet sync --once "
-            f"--approve {hazards[0].approve}"
-        )
+        yield f"Look at the plan:    skynet plan --dry-run {escape(call)}"
+        approve = f"--approve {hazards[0].approve}"
+        yield f"If it is right, run: skynet sync --once {escape(call)} {approve}"
+
+
+def settings_text(keys: Iterable[tuple[str, str, str]]) -> str:
+    """The guide to skynet.toml, in Markdown, from each key's name, meaning and default."""
+    lines = ["# Settings", "", "For one mirror in `[mirror.NAME]`, for all in `[defaults]`."]
+    for name, meaning, default in keys:
+        lines += ["", f"- `{name}` ({default})", f"  {meaning}"]
+    return "\n".join(lines) + "\n"
 
 
 def report_json(mirror: str, report: Report, seconds: float, *, ops: bool) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def failure_json(mirror: str, error: SkynetError, seconds: float) -> dict[str, A
     nothing = Report("problems", Plan((), ()), Counter(), [], [], Counter())
     return {
         **report_json(mirror, nothing, seconds, ops=False),
-        "outcome": "held" if error.exit_code == 4 else "failed",
+        "outcome": "failed",
         "error": {"code": error.code, "message": str(error)},
     }
 

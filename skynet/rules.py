@@ -42,13 +42,18 @@ class Rules:
 
 
 def is_reserved(path: bytes) -> bool:
-    """Whether the path is skynet's own, on either side."""
-    return path == RESERVED or (STRAY_TEMP in path and name(path).startswith(STRAY_TEMP))
+    """Whether the path is skynet's own, on either side; in any case, as a server may ignore it."""
+    last = folded(name(path))
+    return last.startswith(_FOLDED_STRAY) or (last == _FOLDED_RESERVED and b"/" not in path)
 
 
 def folded(text: bytes) -> str:
     """The name as a file system that ignores case compares it."""
     return text.decode("utf-8", "surrogateescape").casefold()
+
+
+_FOLDED_RESERVED = folded(RESERVED)
+_FOLDED_STRAY = folded(STRAY_TEMP)
 
 
 def colliding(names: Collection[bytes]) -> dict[bytes, bytes]:

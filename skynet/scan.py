@@ -11,21 +11,22 @@ Nothing here follows a symbolic link or blocks on a special file.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import xxhash
 
 from skynet.errors import Problem, SourceError, TornRead
 from skynet.rules import IGNORE_FILE, parse_ignore_file, shown
-from skynet.tree import DIR, FILE, LINK, Entry, Kind, join
+from skynet.tree import DIR, FILE, LINK, SECOND, Entry, Kind, ancestors, join, name, parent
 
-RACY_NS = 2_000_000_000
+RACY_NS = 2 * SECOND
 RACY = b"?"
-UNKNOWN = b""  # the manifest was loaded anew: nothing is known of the local file
 
 MAX_IGNORE_FILE = 1 << 20
 _HASH_CHUNK = 1 << 20
@@ -39,17 +40,22 @@ _OPEN_FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 
+_SCANS_HANDLES = os.scandir in os.supports_fd
+_ROOT_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+
 
 class Listing(NamedTuple):
     """One directory: the stat of each child that can be mirrored, and what stood in the way.
 
-    unknown: children that exist but could not be looked at; all of them if `failed`.
+    unknown: children that exist but could not be looked at; all of them if `failed`. special:
+    those of them that are devices, pipes, sockets or junctions.
     """
 
     children: dict[bytes, os.stat_result]
     problems: list[Problem]
     unknown: set[bytes]
-    special: int
+    special: set[bytes]
     failed: bool
 
 
@@ -130,24 +136,40 @@ class Root:
         children: dict[bytes, os.stat_result] = {}
         problems: list[Problem] = []
         unknown: set[bytes] = set()
-        special = 0
+        special: set[bytes] = set()
         try:
-            with os.scandir(self._full(directory)) as found:
+            with self._scan(directory) as found:
                 for child in found:
+                    child_name = os.fsencode(child.name)
                     try:
                         status = child.stat(follow_symlinks=False)
                     except OSError as error:
-                        unknown.add(child.name)
-                        problems.append(unreadable(join(directory, child.name), error))
+                        unknown.add(child_name)
+                        problems.append(unreadable(join(directory, child_name), error))
                         continue
                     if kind_of(status) is None:
-                        special += 1
-                        unknown.add(child.name)
+                        special.add(child_name)
                     else:
-                        children[child.name] = status
+                        children[child_name] = status
         except OSError as error:
-            return Listing({}, [unreadable(directory, error)], set(), 0, failed=True)
-        return Listing(children, problems, unknown, special, failed=False)
+            return Listing({}, [unreadable(directory, error)], set(), set(), failed=True)
+        return Listing(children, problems, unknown | special, special, failed=False)
+
+    def exists(self, path: bytes, *, directory: bool) -> bool:
+        """Whether a directory, or else anything but one, is at the path now.
+
+        OSError if that cannot be known.
+        """
+        try:
+            status = os.lstat(self._full(path))
+            if any(kind_of(os.lstat(self._full(above))) != DIR for above in ancestors(path)):
+                return False  # it was found through a link
+            if (kind_of(status) == DIR) != directory:
+                return False
+            # A file system that ignores case finds names that it does not list.
+            return name(path) in os.listdir(self._full(parent(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def entry(self, path: bytes, status: os.stat_result) -> Entry:
         """The entry at a path, its content not looked at. Raises OSError for a link's target."""
@@ -185,11 +207,40 @@ class Root:
             )
         return status.st_dev, status.st_ino
 
+    @contextmanager
+    def _scan(self, directory: bytes) -> Iterator[Iterator[os.DirEntry[Any]]]:
+        """The children, of a directory and of nothing that it was swapped for; OSError.
+
+        The root itself may be reached through a link.
+        """
+        full = self._full(directory)
+        if not _SCANS_HANDLES:
+            before = _real_directory(full, is_root=not directory)
+            with os.scandir(full) as found:
+                yield found
+            if _real_directory(full, is_root=not directory) != before:
+                raise NotADirectoryError(errno.ENOTDIR, "It was replaced while it was listed")
+            return
+        handle = os.open(full, _ROOT_FLAGS if not directory else _DIRECTORY_FLAGS)
+        try:
+            with os.scandir(handle) as found:
+                yield found
+        finally:
+            os.close(handle)
+
     def _full(self, path: bytes) -> bytes:
         return os.path.join(self.path, path) if path else self.path
 
 
 _SEPARATOR = os.fsencode(os.sep)
+
+
+def _real_directory(full: bytes, *, is_root: bool) -> tuple[int, int]:
+    """Which directory this is, (device, inode). OSError if it is none, but a link to one."""
+    status = os.stat(full) if is_root else os.lstat(full)
+    if kind_of(status) != DIR:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return status.st_dev, status.st_ino
 
 
 class LocalFile:

@@ -19,14 +19,12 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from skynet.errors import Problem
-from skynet.index import Index, unpack
+from skynet.index import STAT_UNKNOWN, Index
 from skynet.plan import Finding
 from skynet.remote import Facts, Listed
-from skynet.rules import Rules, colliding, shown
-from skynet.scan import UNKNOWN, Listing, Root, identity, kind_of, settled, unreadable
-from skynet.tree import DIR, FILE, LINK, Entry, ancestors, join, order, wire_time
-
-SECOND = 1_000_000_000
+from skynet.rules import Rules, colliding, folded, shown
+from skynet.scan import Listing, Root, identity, kind_of, settled, unreadable
+from skynet.tree import DIR, FILE, LINK, Entry, ancestors, is_closed, join, order, wire_time
 
 Row = tuple[bytes, bytes]  # stat identity, packed entry, as the index has them
 
@@ -101,7 +99,7 @@ class _Audit:
 
 
 _EMPTY_LISTED = Listed(b"", {}, frozenset(), None)
-_EMPTY_LISTING = Listing({}, [], set(), 0, failed=False)
+_EMPTY_LISTING = Listing({}, [], set(), set(), failed=False)
 
 
 class _Walk:
@@ -120,7 +118,7 @@ class _Walk:
         """Compare one directory; the directories to visit below it."""
         local = self._root.list(place.path) if place.local else _EMPTY_LISTING
         self.found.problems += local.problems
-        self.found.skipped["special"] += local.special
+        self.found.skipped["special"] += len(local.special)
         remote = _EMPTY_LISTED
         if self._audit is not None and place.remote:
             remote = self._audit.listing(place.path)
@@ -149,7 +147,9 @@ class _Walk:
     def _compare(
         self, place: _Place, local: Listing, rows: Mapping[bytes, Row], remote: Listed
     ) -> list[_Place]:
-        unknown = local.unknown | self._colliding(place.path, local)
+        if remote.unknown:
+            self._keep(place)
+        unknown = local.unknown | self._colliding(place.path, local, rows, remote)
         below: list[_Place] = []
         for name in sorted(local.children.keys() | rows.keys() | remote.children.keys()):
             status, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
@@ -158,6 +158,8 @@ class _Walk:
                 if row is not None and self._is_as_it_was(status, row, seen):
                     continue
             path = join(place.path, name)
+            if name in local.special and row is not None:
+                self._left_out(path, self._index.unpack(row[1]), "a device, pipe or socket")
             if name in unknown or (name in remote.unknown and self._is_blocked(path, status)):
                 continue
             child = self._look(path, status, row, seen, place)
@@ -171,7 +173,7 @@ class _Walk:
             return False
         if self._audit is None:
             return True
-        synced = unpack(row[1])
+        synced = self._index.unpack(row[1])
         return _actual(synced, seen, self._scope.facts) is synced and not synced.retained
 
     def _look(
@@ -183,7 +185,7 @@ class _Walk:
         place: _Place,
     ) -> _Place | None:
         """Compare one path; if it is a directory in any tree, the place to visit."""
-        synced = unpack(row[1]) if row is not None else None
+        synced = self._index.unpack(row[1]) if row is not None else None
         kinds = [entry.kind for entry in (synced, seen) if entry is not None]
         local_kind = kind_of(status) if status is not None else None
         is_dir = DIR in (local_kind, *kinds)
@@ -193,6 +195,8 @@ class _Walk:
             return None
         if local_kind == LINK and self._scope.symlinks == "skip":
             self.found.skipped["links"] += 1
+            if synced is not None:
+                self._left_out(path, synced, "a link, and links are skipped")
             return None
         local: Entry | None = None
         if status is not None:
@@ -227,7 +231,7 @@ class _Walk:
         if local.mode is None:
             local = msgspec.structs.replace(local, mode=synced.mode)
         same_stat = local.size == synced.size and local.mtime_ns == synced.mtime_ns
-        is_unread = row is not None and row[0] == UNKNOWN
+        is_unread = row is not None and row[0] == STAT_UNKNOWN
         if local.kind == FILE and same_stat and (is_unread or not synced.digest):
             # The state was lost, or the file was adopted unread: the times must do.
             return msgspec.structs.replace(local, digest=synced.digest)
@@ -246,6 +250,8 @@ class _Walk:
         if local == remote == synced:
             if local is not None and path in self.found.identities:
                 self.found.settled.add(path)
+            if is_closed(local):
+                self.found.findings.append(Finding(path, remote, local))
             return
         if local is None and not self._concerns(remote, synced, blocked=blocked):
             return
@@ -259,18 +265,57 @@ class _Walk:
             return True
         return self._scope.complete_sync or not remote.retained
 
-    def _colliding(self, directory: bytes, local: Listing) -> set[bytes]:
-        """Names the remote cannot tell apart: none of them is touched."""
+    def _colliding(
+        self, directory: bytes, local: Listing, rows: Mapping[bytes, Row], remote: Listed
+    ) -> set[bytes]:
+        """Names of which a local one cannot be told from another by the remote: none is touched."""
         if not self._scope.facts.folds_case:
             return set()
-        pairs = colliding(local.children.keys())
-        for name, other in pairs.items():
+        here = local.children.keys()
+        pairs = colliding(here | rows.keys() | remote.children.keys())
+        for name in list(pairs):
+            status, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
+            is_dir = self._is_directory(status, row, seen)
+            if self._scope.rules.hides(join(directory, name), is_dir=is_dir):
+                del pairs[name]
+        wanted = {folded(name) for name in pairs if name in here}
+        both_here = colliding(here & pairs.keys())
+        for name in here & pairs.keys():
+            self._tell_collision(join(directory, name), both_here.get(name), pairs[name])
+        return {name for name in pairs if folded(name) in wanted}
+
+    def _is_directory(
+        self, status: stat_result | None, row: Row | None, seen: Entry | None
+    ) -> bool:
+        """Whether it is a directory in any of the trees."""
+        synced = self._index.unpack(row[1]) if row is not None else None
+        kinds = {entry.kind for entry in (synced, seen) if entry is not None}
+        return DIR in kinds or (status is not None and kind_of(status) == DIR)
+
+    def _tell_collision(self, path: bytes, other_here: bytes | None, other: bytes) -> None:
+        if other_here is not None:
             self._problem(
-                join(directory, name),
+                path,
                 "case-collision",
-                f"The remote ignores case, so it cannot be told from {shown(other)}. Rename one.",
+                f"The remote ignores case, so it cannot be told from {shown(other_here)}. "
+                "Rename one.",
             )
-        return set(pairs)
+            return
+        self._problem(
+            path,
+            "case-change",
+            f"The remote ignores case and holds it as {shown(other)}. Give it a third name, "
+            "sync, and then give it this one.",
+        )
+
+    def _left_out(self, path: bytes, synced: Entry, what: str) -> None:
+        """Tell that the remote still holds what has become something that is not mirrored."""
+        if not self._scope.rules.hides(path, is_dir=synced.kind == DIR):
+            self._problem(
+                path,
+                "not-mirrored",
+                f"It is now {what}; the remote keeps what it was before. Move one of them away.",
+            )
 
     def _is_blocked(self, path: bytes, status: stat_result | None) -> bool:
         if status is not None:
@@ -299,4 +344,4 @@ def _actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | N
 def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:
     if synced.size != seen.size:
         return False
-    return not facts.keeps_times or wire_time(synced.mtime_ns) == seen.mtime_ns // SECOND
+    return not facts.keeps_times or wire_time(synced.mtime_ns) == wire_time(seen.mtime_ns)

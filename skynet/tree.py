@@ -3,6 +3,8 @@
 A tree is a mapping from path to Entry. A path is bytes, relative to the root, with b"/" between
 its names; the root itself is b"" and is never an entry. A parent directory is always an entry.
 Nothing here touches a disk or a network.
+
+Change, diff, patch and is_valid serve no room: they are there for the laws that tests assert.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ FILE: Kind = "f"
 DIR: Kind = "d"
 LINK: Kind = "l"
 
+SECOND = 1_000_000_000  # nanoseconds
+OWNER_ACCESS = 0o700
 LATEST_TIME = 0xFFFF_FFFF  # SFTP version 3 has 32 bits for seconds, unsigned
 
 
@@ -74,7 +78,7 @@ Edit = Put | Drop | Move
 
 def wire_time(mtime_ns: int) -> int:
     """Whole seconds as SFTP can carry them: before 1970 and after 2106 they are clamped."""
-    return min(max(mtime_ns // 1_000_000_000, 0), LATEST_TIME)
+    return min(max(mtime_ns // SECOND, 0), LATEST_TIME)
 
 
 def parent(path: bytes) -> bytes:
@@ -106,6 +110,13 @@ def ancestors(path: bytes) -> Iterator[bytes]:
 def is_below(path: bytes, directory: bytes) -> bool:
     """Whether `path` lies strictly below `directory`; everything lies below the root."""
     return not directory or path.startswith(directory + b"/")
+
+
+def is_closed(entry: Entry | None) -> bool:
+    """Whether it is a directory that its owner may not list, change or enter."""
+    if entry is None or entry.kind != DIR or entry.mode is None:
+        return False
+    return entry.mode & OWNER_ACCESS != OWNER_ACCESS
 
 
 def diff(old: Tree, new: Tree) -> Iterator[Change]:

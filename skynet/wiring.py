@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skynet.config import Login, Mirror, Target
-from skynet.monitor import Monitor
+from skynet.lease import pid_space
+from skynet.monitor import Monitor, Stage
 from skynet.reconcile import Surroundings
 from skynet.remote import Remote, SftpRemote
 from skynet.serve import ServeOptions
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 
 def surroundings(monitor: Monitor) -> Surroundings:
-    """The real clocks, randomness and host name."""
+    """The real clocks and randomness, and what this machine is called."""
     return Surroundings(
         clock=time.monotonic,
         sleep=time.sleep,
         now_ns=time.time_ns,
         token=os.urandom,
         host=platform.node(),
+        pid_space=pid_space(),
         monitor=monitor,
     )
 
@@ -53,7 +55,7 @@ def endpoint(target: Target, login: Login) -> Endpoint:
 
 
 def connector(
-    mirror: Mirror, prompter: Prompter, environ: Mapping[str, str]
+    mirror: Mirror, prompter: Prompter, environ: Mapping[str, str], monitor: Monitor
 ) -> Callable[[], Remote]:
     """What connects to a mirror's target; the SSH library is loaded when it is called."""
 
@@ -61,6 +63,8 @@ def connector(
         from skynet.sftp.connect import connect as dial
 
         connection = dial(endpoint(mirror.target, mirror.login), prompter=prompter, environ=environ)
+        server = f"{connection.description} ({connection.server_version})"
+        monitor(Stage(f"connected to {server}"))
         client = Client(connection, channels=mirror.channels, timeout=mirror.login.timeout)
         return SftpRemote(client, mirror.target.path, os.urandom(5).hex())
 
@@ -68,7 +72,7 @@ def connector(
 
 
 def serve_options(options: ServeOptions, password_file: Path | None) -> ServeOptions:
-    """The options with the password from its file, and the host key's directory made.
+    """The options with the password from its file, and the state directory made.
 
     Raises AuthError for an unfit file.
     """

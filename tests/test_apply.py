@@ -22,7 +22,20 @@ from skynet.errors import (
     TornRead,
 )
 from skynet.monitor import Event, Progress
-from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Upload, effect, replay, tally
+from skynet.ops import (
+    Delete,
+    Mkdir,
+    Op,
+    Plan,
+    Record,
+    Rename,
+    Rmdir,
+    Upload,
+    effect,
+    replay,
+    step,
+    tally,
+)
 from skynet.plan import Policy, make_plan
 from skynet.remote import Outcome
 from skynet.tree import DIR, Entry, Tree, edit
@@ -48,7 +61,7 @@ class Bench:
         self.events: list[Event] = []
         self.beats = 0
         self.now = 0.0
-        self.refuse_commit: SkynetError | None = None
+        self.refuse_commit: BaseException | None = None
 
     def run(self) -> Applied:
         return apply(
@@ -108,12 +121,12 @@ def test_refused_operation_takes_along_only_what_needs_it(
     run = bench(pair, seed)
     run.remote.refusals = {number: RequestError("The test refuses.", "permission-denied")}
     applied = run.run()
-    done = {(type(op), op.path) for op in run.committed}
+    done = set(map(step, run.committed))
     for index, op in enumerate(run.plan.ops):
-        if (type(op), op.path) not in done:
+        if step(op) not in done:
             needs = [run.plan.ops[needed] for needed in run.plan.needs[index]]
             was_refused = len(run.remote.calls) > number and run.remote.calls[number][1] == op.path
-            assert was_refused or any((type(n), n.path) not in done for n in needs)
+            assert was_refused or any(step(n) not in done for n in needs)
     assert len(applied.problems) == len(run.plan.ops) - len(done)
     assert applied.done == tally(run.committed)
     assert run.remote.mirrored == listed(replay(pair[0], run.committed))
@@ -209,16 +222,19 @@ def test_error_of_the_whole_remote_ends_the_run_after_recording_what_is_done(
     assert run.remote.mirrored == listed(replay({}, run.committed))
 
 
-def test_batch_that_could_not_be_recorded_goes_before_what_came_later(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("error", [RemoteStopped("Full.", "disk-full"), KeyboardInterrupt()])
+def test_after_an_error_of_recording_nothing_more_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
+    """Whether the manifest got the batch is not known; only reading it tells where it ends."""
     monkeypatch.setattr(room, "COMMIT_OPS", 1)
     local, plan = chain(1)
     run = Bench(local, MemoryRemote({}), plan)
-    run.refuse_commit = RemoteStopped("Full.", "disk-full")
-    with pytest.raises(RemoteStopped):
+    run.refuse_commit = error
+    with pytest.raises(type(error)):
         run.run()
-    assert run.committed == [plan.ops[0]]
+    assert run.refuse_commit is None
+    assert not run.committed
 
 
 def test_second_failure_while_recording_does_not_hide_the_first() -> None:
@@ -265,6 +281,36 @@ def test_swapped_root_stops_before_the_delete_that_is_next() -> None:
     assert {kind for kind, _ in run.remote.calls} == {"upload", "delete"}
     assert run.remote.mirrored == listed({b"c": FILES[3], b"d": DIRECTORY})
     assert len(run.committed) == 3
+
+
+def test_what_came_back_is_not_deleted_nor_what_needs_that() -> None:
+    remote = {b"d": DIRECTORY, b"d/a": FILES[1], b"e": DIRECTORY, b"b": FILES[2], b"c": FILES[3]}
+    run = bench((remote, {b"kept": FILES[0]}))
+    run.root = MemoryRoot({**run.local, b"d/a": FILES[1], b"e": DIRECTORY, b"c": DIRECTORY})
+    applied = run.run()
+    codes = {problem.path: problem.code for problem in applied.problems}
+    assert codes == dict.fromkeys([b"d/a", b"d", b"e"], "came-back")
+    kept = {path: remote[path] for path in (b"d", b"d/a", b"e")}
+    assert run.remote.mirrored == listed({**kept, b"kept": FILES[0]})
+
+
+def test_what_is_not_ours_is_deleted_without_a_second_look() -> None:
+    plan = Plan([Delete(b"a", FILES[1], foreign=True), Rmdir(b"d", foreign=True)], [(), ()])
+    run = Bench({}, MemoryRemote({b"a": FILES[1], b"d": DIRECTORY}), plan)
+    run.root = MemoryRoot({b"a": FILES[1], b"d": DIRECTORY})
+    assert not run.run().problems
+    assert run.remote.mirrored == {}
+
+
+def test_what_cannot_be_looked_at_again_is_not_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench(({b"a": FILES[1]}, {}))
+
+    def refuse(path: bytes, *, directory: bool) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run.root, "exists", refuse)
+    assert [(p.path, p.code) for p in run.run().problems] == [(b"a", "unreadable")]
+    assert run.remote.mirrored == listed({b"a": FILES[1]})
 
 
 # Batches, and what is told.

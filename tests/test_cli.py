@@ -126,7 +126,9 @@ def test_help_names_every_command() -> None:
 
 def test_guides_are_listed_and_shown() -> None:
     names = skynet("guide").out.split()
-    assert names == ["first-mirror", "linux-server", "passwords", "ssh-keys", "windows-server"]
+    assert names == [
+        *["first-mirror", "linux-server", "passwords", "ssh-keys", "windows-server", "settings"]
+    ]
     shown = skynet("guide", "passwords")
     assert shown.code == 0
     assert shown.out.startswith("# ")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from skynet import config
-from skynet.config import Mirror, Options, load_mirrors
+from skynet.config import Mirror, Options, check, load_mirrors
 from skynet.errors import ConfigError, SkynetError, SourceError, UsageError
 from skynet.keys import Login, MaxDelete
 from skynet.target import Target
@@ -49,9 +49,17 @@ def load(work: Path) -> Load:
 
     def run(text: str, options: Options = Options(), **environ: str) -> list[Mirror]:  # noqa: B008  # frozen
         (work / "skynet.toml").write_text(text, encoding="utf-8")
-        return load_mirrors(options, environ, work)
+        return checked(options, environ, work)
 
     return run
+
+
+def checked(options: Options, environ: dict[str, str], cwd: Path) -> list[Mirror]:
+    """The mirrors, each of which passes its check."""
+    mirrors = load_mirrors(options, environ, cwd)
+    for mirror in mirrors:
+        check(mirror)
+    return mirrors
 
 
 def photos(*lines: str) -> str:
@@ -131,12 +139,6 @@ def test_mirrors_are_chosen_by_name_in_the_order_named(load: Load) -> None:
     assert [each.name for each in chosen] == ["my films", "photos"]
 
 
-def test_only_the_chosen_sources_need_to_exist(load: Load) -> None:
-    text = photos() + "\n" + photos().replace("photos", "gone")
-    assert [each.name for each in load(text, Options(names=("photos",)))] == ["photos"]
-    assert "gone" in refusal(SourceError, lambda: load(text))
-
-
 # Bad files
 
 
@@ -154,11 +156,6 @@ def test_a_wrong_value_names_file_mirror_and_key(
     assert message == f"{work / 'skynet.toml'}: [mirror.photos] {line} must be {right}."
 
 
-def test_a_wrong_value_in_defaults_names_that_table(load: Load) -> None:
-    message = refusal(ConfigError, lambda: load("[defaults]\nchannels = 99\n" + photos()))
-    assert "skynet.toml: [defaults] channels = 99 must be a whole number" in message
-
-
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -169,7 +166,9 @@ def test_a_wrong_value_in_defaults_names_that_table(load: Load) -> None:
         ('[mirror]\nsource = "x"', ['[mirror.source] = "x"', "must be a table"]),
         ("mirror = 5", ["mirror = 5", "must be a table"]),
         ("[[defaults]]", ["[defaults] = [{}]", "must be a table"]),
+        ("[defaults]\nchannels = 99\n" + photos(), [": [defaults] channels = 99 must be a whole"]),
         ("", ["has no mirror", "[mirror.NAME]"]),
+        (photos('trash = "all"\ntrash_days = 0'), ["[mirror.photos] trash", "for ever", "choose"]),
         ('[mirror."../x"]', ['"../x"', "must be 1 to 64 letters"]),
         ('[mirror."a\\nb"]', ['"a\\nb"', "must be 1 to 64 letters"]),
         (f'[mirror.photos]\ntarget = "{TARGET}"', ["[mirror.photos] has no source", "/data/"]),
@@ -335,7 +334,7 @@ def test_a_source_that_is_no_directory(source: str, why: str, load: Load, work: 
     assert f'skynet.toml: [mirror.photos] source = "{work / source}": ' in message
     assert why in message
     options = Options(source=Path(source), target=TARGET)
-    message = refusal(SourceError, lambda: load_mirrors(options, {}, work))
+    message = refusal(SourceError, lambda: checked(options, {}, work))
     assert message.startswith(f'--source "{work / source}": ')
 
 
@@ -352,7 +351,7 @@ def test_a_source_that_may_not_be_read(
 def local(work: Path, path: str, url: str = "sftp://localhost") -> Callable[[], object]:
     """Load an ad hoc mirror of `photos` whose target is `path` on this machine."""
     options = Options(source=Path("photos"), target=url + path)
-    return partial(load_mirrors, options, {}, work)
+    return partial(checked, options, {}, work)
 
 
 @pytest.mark.parametrize(

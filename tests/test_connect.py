@@ -14,7 +14,7 @@ import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
 import pytest
 
 from skynet.errors import ConnectError, HostKeyError, LinkLost, ProtocolError
-from skynet.sftp.connect import Connection, Endpoint, connect, scan_host_key, trust
+from skynet.sftp.connect import Connection, Endpoint, connect, is_trusted, scan_host_key, trust
 from skynet.sftp.credentials import NOBODY
 from tests.support.persons import Person
 from tests.support.sshd import Sshd, free_port, make_key, running_sshd
@@ -38,6 +38,17 @@ def speaks_sftp(connection: Connection) -> bool:
     reply = stream.recv(5)
     stream.close()
     return reply[4:5] == b"\2"
+
+
+def test_a_server_with_revoked_keys_alone_is_not_trusted(sshd: Sshd, tmp_path: Path) -> None:
+    known_hosts = tmp_path / "revoked"
+    old = make_key(tmp_path / "old_key").with_suffix(".pub").read_text()
+    known_hosts.write_text(f"@revoked [127.0.0.1]:{sshd.port} {old}")
+    endpoint = sshd.endpoint(known_hosts=known_hosts)
+    key = scan_host_key(endpoint)
+    assert not is_trusted(endpoint, key)
+    trust(endpoint, key)
+    assert is_trusted(endpoint, key)
 
 
 def test_connects_and_speaks_sftp(sshd: Sshd) -> None:

@@ -33,6 +33,7 @@ HOUSE = """
     manifest_codec
     remote
     sftp | plan | guard | sftpserver
+    needs
     ops
     rules | manifest_frames
     tree
@@ -67,7 +68,7 @@ REMOTE = """
 NEIGHBOURS: dict[tuple[str, str], str] = {}
 
 # Neither a clock nor a disk nor a network, in these rooms, and so none of these modules.
-PURE = "tree rules ops plan guard sftp.wire sftp.replies render errors monitor"
+PURE = "tree rules ops needs plan guard sftp.wire sftp.replies render errors monitor"
 IMPURE = """
     os time threading random secrets socket socketserver ssl select selectors asyncio subprocess
     multiprocessing concurrent signal shutil tempfile urllib.request http ftplib smtplib

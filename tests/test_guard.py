@@ -111,4 +111,49 @@ def test_every_hazard_is_told_worst_first_with_one_approval() -> None:
         "foreign-files",
         "zeroed-files",
     ]
-    assert {hazard.approve for hazard in found} == {todo.fingerprint}
+    assert len({hazard.approve for hazard in found}) == 1
+
+
+def approval(*ops: Op, around: Circumstances = CALM) -> str:
+    approvals = {hazard.approve for hazard in hazards(plan(*ops), around)}
+    (approve,) = approvals
+    assert len(approve) == 12
+    return approve
+
+
+ZEROED = Upload(b"z", content_entry(b"", 5), OLD)
+OWNED = replace(CALM, owner="host:/other")
+
+
+def test_an_approval_survives_what_no_hazard_is_about() -> None:
+    added: list[Op] = [Upload(b"new", NEW), Upload(b"old", NEW, OLD), Record(b"b", None)]
+    assert approval(*deletes(60), *added) == approval(*reversed(deletes(60)))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [Delete(b"x", OLD), Delete(b"x", OLD, foreign=True), ZEROED],
+    ids=["delete", "foreign", "zeroed"],
+)
+def test_an_approval_covers_no_hazard_that_comes_later(more: Op) -> None:
+    assert approval(*deletes(60), more) != approval(*deletes(60))
+
+
+def test_an_approval_of_zeroed_files_names_them() -> None:
+    other = Upload(b"y", content_entry(b"", 5), OLD)
+    assert approval(ZEROED) != approval(other)
+    assert approval(ZEROED) != approval(ZEROED, other)
+
+
+def test_an_approval_of_another_mirror_is_for_that_owner_alone() -> None:
+    upload = Upload(b"a", NEW)
+    approved = approval(upload, around=OWNED)
+    assert approved == approval(upload, Upload(b"b", NEW), around=OWNED)
+    assert approved != approval(upload, around=replace(CALM, owner="host:/third"))
+    assert approved != approval(upload, ZEROED, around=OWNED)
+
+
+def test_an_approval_cannot_be_shifted_between_paths() -> None:
+    around = replace(CALM, max_entries=0)
+    one, two = Delete(b"a1:b", OLD), [Delete(b"a", OLD), Delete(b"b", OLD)]
+    assert approval(one, around=around) != approval(*two, around=around)

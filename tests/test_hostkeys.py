@@ -16,6 +16,7 @@ from skynet.sftp.hostkeys import (
     fingerprint,
     host_key,
     host_name,
+    is_known,
     known_first,
     known_keys,
     verify,
@@ -24,6 +25,7 @@ from tests.support.sshd import find_program, make_key
 
 BLOB = b"\0\0\0\x0bssh-ed25519 key"
 KEY = f"ssh-ed25519 {base64.b64encode(BLOB).decode()}"
+OTHER_KEY = f"ssh-ed25519 {base64.b64encode(BLOB[:-1] + b'?').decode()}"
 
 
 def known(tmp_path: Path, text: str, name: str = "host") -> list[int]:
@@ -133,3 +135,28 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         stream.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(HostKeyError, match="larger"):
         known_keys([large], "host")
+
+
+@pytest.mark.parametrize(
+    ("lines", "answer"),
+    [
+        ([], False),
+        ([f"host {KEY}"], True),
+        ([f"@revoked host {OTHER_KEY}"], False),
+        ([f"@revoked host {OTHER_KEY}", f"host {KEY}"], True),
+        ([f"host {OTHER_KEY}"], "changed-host-key"),
+        ([f"@revoked host {KEY}"], "revoked-host-key"),
+        ([f"host {KEY}", f"@revoked host {KEY}"], "revoked-host-key"),
+    ],
+)
+def test_whether_a_key_is_known(tmp_path: Path, lines: list[str], answer: bool | str) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text("\n".join(lines))
+    known = known_keys([file], "host")
+    shown = host_key("host", "ssh-ed25519", BLOB)
+    if isinstance(answer, bool):
+        assert is_known(shown, known, "skynet trust host") is answer
+    else:
+        with pytest.raises(HostKeyError) as caught:
+            is_known(shown, known, "skynet trust host")
+        assert caught.value.code == answer

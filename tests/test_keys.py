@@ -203,4 +203,4 @@ def test_describe_keys_covers_the_table_and_tells_real_defaults() -> None:
 
 def test_every_key_is_a_field_and_every_field_a_key() -> None:
     named = {each.name for each in (*fields(Login), *fields(Mirror))}
-    assert set(KEYS) == named - {"name", "login"}
+    assert set(KEYS) == named - {"name", "origin", "login"}

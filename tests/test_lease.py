@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -31,12 +33,14 @@ class Desk:
         self.remote.calls.clear()
         self.now = 1000.0
         self.events: list[Event] = []
+        self.pid_space = "boot/pid:[1]"
         self.meanwhile: Callable[[], None] = lambda: None
 
     def lease(self, token: str = "me") -> Lease:
         return Lease(
             self.remote,
             token,
+            pid_space=self.pid_space,
             clock=lambda: self.now,
             sleep=self.sleep,
             monitor=self.events.append,
@@ -46,9 +50,9 @@ class Desk:
         self.now += seconds
         self.meanwhile()
 
-    def left_behind(self, host: str = "elsewhere", pid: int = 1) -> bytes:
+    def left_behind(self, host: str = "elsewhere", pid: int = 1, pid_space: str = "") -> bytes:
         """A lease of a holder that is somewhere else; what the file says."""
-        content = f"token {host} {pid} {7:010d}\n".encode()
+        content = f"token {host} {pid} {7:010d} {pid_space}\n".encode()
         assert self.remote.create(LEASE, content)
         return content
 
@@ -65,7 +69,7 @@ def desk() -> Desk:
 def test_free_lease_is_taken_and_given_back(desk: Desk) -> None:
     with desk.lease().held() as was_left_behind:
         assert not was_left_behind
-        expected = f"me {socket.gethostname()} {os.getpid()} {0:010d}\n"
+        expected = f"me {socket.gethostname()} {os.getpid()} {0:010d} boot/pid:[1]\n"
         assert desk.content == expected.encode()
     assert desk.content is None
     assert desk.remote.calls == [("create", LEASE), ("remove", LEASE)]
@@ -101,26 +105,73 @@ def test_lease_given_back_meanwhile_is_taken_at_once(desk: Desk) -> None:
     assert desk.now == began + 1
 
 
-def test_dead_process_of_this_machine_is_not_waited_for(
+def test_dead_process_of_this_pid_space_is_not_waited_for(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "_is_alive", lambda pid: pid != 77)
-    desk.left_behind(socket.gethostname(), 77)
+    desk.left_behind("whatever", 77, desk.pid_space)
     began = desk.now
     assert desk.lease().acquire()
     assert desk.now == began
     assert not desk.events
 
 
-@pytest.mark.parametrize("pid", [1, 77])
-def test_process_of_another_machine_is_waited_for(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, pid: int
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("boot/pid:[1]", "boot/pid:[2]"),  # another container
+        ("boot/pid:[1]", "other/pid:[1]"),  # another machine of this name, or before a reboot
+        ("boot/pid:[1]", ""),
+        ("", "boot/pid:[1]"),
+        ("", ""),  # systems that cannot tell
+    ],
+)
+def test_process_number_of_another_pid_space_says_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, ours: str, theirs: str
 ) -> None:
     monkeypatch.setattr(room, "_is_alive", lambda pid: False)
-    desk.left_behind("elsewhere", pid)
+    desk.pid_space = ours
+    desk.left_behind(socket.gethostname(), 77, theirs)
     began = desk.now
     desk.lease().acquire()
     assert desk.now - began >= EXPIRY_SECONDS
+
+
+def test_lease_of_a_dead_holder_reads_as_it_was_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.lease("first").acquire()
+    monkeypatch.setattr(room, "_is_alive", lambda pid: False)
+    began = desk.now
+    assert desk.lease("second").acquire()
+    assert desk.now == began
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a name for it")
+def test_pid_space_is_the_same_for_all_processes_of_a_machine() -> None:
+    own = room.pid_space()
+    ask = "from skynet.lease import pid_space; print(pid_space())"
+    asked = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    assert own
+    assert own == asked.stdout.strip()
+    assert not set(own) & set(" \n")
+
+
+def test_pid_space_that_cannot_be_known_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "readlink", refuse)
+    assert room.pid_space() == ""
+
+
+def test_control_characters_of_a_lease_reach_no_terminal(desk: Desk) -> None:
+    desk.left_behind("evil\x1b[2J\u202e")
+    desk.lease().acquire()
+    (notice,) = desk.events
+    assert isinstance(notice, Notice)
+    assert notice.message.isprintable()
+    assert "evil\\x1b[2J\\u202e" in notice.message
 
 
 def test_of_several_that_take_over_one_gets_it(desk: Desk) -> None:
@@ -165,7 +216,18 @@ def test_new_lease_taken_away_by_mistake_ends_both_and_leaves_none_wrongly_held(
     assert caught.value.code == "lease-lost"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"a b c d", b"one two 3", b"x" * 4096])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff", b"a b c d", b"one two 3", b"x" * 4096),
+        b"token host %d 0000000001 boot/pid:[1]\n" % 2**31,
+        b"token host %d 0000000001 boot/pid:[1]\n" % 10**40,
+        b"token host 0 0000000001 boot/pid:[1]\n",
+        b"token host -1 0000000001 boot/pid:[1]\n",
+        b"token host 77 %d boot/pid:[1]\n" % 10**10,
+        b"token host 77 -1 boot/pid:[1]\n",
+    ],
+)
 def test_lease_that_is_no_lease_is_watched_all_the_same(desk: Desk, content: bytes) -> None:
     desk.remote.create(LEASE, content)
     began = desk.now
@@ -215,6 +277,16 @@ def test_lease_that_was_taken_over_ends_the_run(desk: Desk, verb: str) -> None:
         getattr(lease, verb)()
     assert caught.value.code == "lease-lost"
     assert desk.content == b"theirs elsewhere 5 0000000000\n"
+
+
+def test_lease_once_lost_is_never_taken_for_fresh_again(desk: Desk) -> None:
+    lease = desk.lease()
+    lease.acquire()
+    desk.remote.data[FULL_PATH] = b"theirs elsewhere 5 0000000000\n"
+    desk.now += BEAT_SECONDS
+    for verb in (lease.beat, lease.check, lease.release):
+        with pytest.raises(OwnedError):
+            verb()
 
 
 def test_run_that_lost_its_lease_does_not_remove_the_new_holders(desk: Desk) -> None:

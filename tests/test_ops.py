@@ -60,32 +60,6 @@ def test_operations_are_counted_by_kind_and_content_by_bytes() -> None:
     assert Plan(ops, [()] * len(ops)).counts() == tally(ops)
 
 
-def fingerprint(*ops: Op) -> str:
-    return Plan(ops, [()] * len(ops)).fingerprint
-
-
-def test_fingerprint_names_what_is_destroyed() -> None:
-    base = fingerprint(Delete(b"a", OLD), Rmdir(b"b"))
-    assert len(base) == 12
-    assert base != fingerprint(Delete(b"a", OLD))
-    assert base != fingerprint(Delete(b"a", OLD), Rmdir(b"c"))
-    assert base != fingerprint(Rmdir(b"a"), Rmdir(b"b"))
-    assert base != fingerprint(Delete(b"a", OLD), Rmdir(b"b"), Upload(b"c", NEW, OLD))
-
-
-def test_fingerprint_does_not_depend_on_what_only_adds() -> None:
-    base = fingerprint(Delete(b"a", OLD))
-    added: list[Op] = [Mkdir(b"d", DIRECTORY), Upload(b"d/new", NEW), Rename(b"x", b"y", OLD)]
-    assert fingerprint(Delete(b"a", OLD), *added) == base
-
-
-def test_fingerprint_cannot_be_shifted_between_paths() -> None:
-    assert fingerprint(Delete(b"a1:b", OLD)) != fingerprint(Delete(b"a", OLD), Delete(b"b", OLD))
-    assert fingerprint(Delete(b"aDelete 1:b", OLD)) != fingerprint(
-        Delete(b"a", OLD), Delete(b"b", OLD)
-    )
-
-
 def test_operations_are_values() -> None:
     op = Upload(b"a", NEW, OLD)
     assert op == Upload(b"a", NEW, OLD)

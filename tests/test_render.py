@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 from rich.text import Text
 
-from skynet.errors import ConnectError, HeldError, Problem
+from skynet.errors import ConnectError, Problem
 from skynet.guard import Hazard
 from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload, tally
 from skynet.reconcile import Outcomes, Report
@@ -107,7 +107,10 @@ def test_names_that_look_like_markup_are_shown_as_they_are(name: bytes) -> None:
     first, _ = plain(plan_lines(report("planned", [Delete(name, OLD)]), everything=False))
     assert first == f"- {name.decode()}"
     problem = report("problems", problems=[Problem(name, "x", "[/bold] no")])
-    assert plain(report_lines(problem, 1, everything=False))[0] == f"! {name.decode()}  [/bold] no"
+    assert (
+        plain(report_lines(problem, 1, everything=False, call=""))[0]
+        == f"! {name.decode()}  [/bold] no"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,11 +132,11 @@ def test_names_that_look_like_markup_are_shown_as_they_are(name: bytes) -> None:
     ],
 )
 def test_the_last_line_tells_the_outcome(value: Report, last: str) -> None:
-    assert plain(report_lines(value, 1.49999, everything=False))[-1] == last
+    assert plain(report_lines(value, 1.49999, everything=False, call=""))[-1] == last
 
 
 def test_what_was_left_out_is_counted() -> None:
-    lines = plain(report_lines(report("in-sync", special=2, links=3), 0, everything=False))
+    lines = plain(report_lines(report("in-sync", special=2, links=3), 0, everything=False, call=""))
     assert lines[:2] == [
         "2 special files (pipes, sockets) were left out.",
         "3 symbolic links were left out.",
@@ -142,10 +145,12 @@ def test_what_was_left_out_is_counted() -> None:
 
 def test_hazards_are_told_with_the_way_to_approve() -> None:
     hazards = [Hazard("mass-delete", "Too many.", "abc"), Hazard("foreign-files", "Others.", "abc")]
-    lines = plain(report_lines(report("held", hazards=hazards), 0, everything=False))
+    lines = plain(
+        report_lines(report("held", hazards=hazards), 0, everything=False, call="[a] -c x")
+    )
     assert lines[:2] == ["Held: Too many.", "Held: Others."]
-    assert "skynet plan --dry-run" in lines[2]
-    assert "--approve abc" in lines[2]
+    assert lines[2] == "Look at the plan:    skynet plan --dry-run [a] -c x"
+    assert lines[3] == "If it is right, run: skynet sync --once [a] -c x --approve abc"
 
 
 def test_a_report_as_json_can_be_written_whatever_the_names_are() -> None:
@@ -165,4 +170,3 @@ def test_failures_as_json() -> None:
     failed = failure_json("m", ConnectError("No way.", "refused"), 0.5)
     assert (failed["outcome"], failed["requests"]) == ("failed", 0)
     assert failed["error"] == {"code": "refused", "message": "No way."}
-    assert failure_json("m", HeldError("Wait."), 0.5)["outcome"] == "held"

@@ -28,6 +28,9 @@ UPLOAD = [
 APPEND = ["OPEN", "WRITE", "CLOSE"]  # one record at the end of the log
 END_LEASE = ["REMOVE"]
 BEGIN = [*LIMITS, *IS_CURRENT, *TAKE_LEASE, *CHECK_AGAIN]
+# Without an audit, a directory on the way, or a file whose attributes are set, is looked at first:
+# it may have become a link that leads elsewhere.
+BEGIN_WITH_A_LOOK = [*LIMITS, *IS_CURRENT, "LSTAT", *TAKE_LEASE, *CHECK_AGAIN]
 END = [*APPEND, *END_LEASE]
 LIST_DIRECTORY = ["OPENDIR", "READDIR", "READDIR", "CLOSE"]  # the second READDIR says: no more
 
@@ -82,7 +85,7 @@ def test_one_file_deleted_to_the_trash(world: World) -> None:
     world.put({"d/c": None})
     world.sync(audit=False)
     assert world.requests() == [
-        *BEGIN,
+        *BEGIN_WITH_A_LOOK,
         "RENAME",  # tried first: most often the trash has the directory already
         *["MKDIR", "MKDIR", "MKDIR"],  # trash, this cycle's stamp, d
         *["RENAME", "LSTAT"],  # into it; and is the file gone from where it was?
@@ -94,14 +97,14 @@ def test_one_file_deleted_to_the_trash(world: World) -> None:
 def test_one_file_deleted_at_once(world: World) -> None:
     world.put({"d/c": None})
     world.sync(audit=False, trash_days=0)
-    assert world.requests() == [*BEGIN, "REMOVE", *END]
+    assert world.requests() == [*BEGIN_WITH_A_LOOK, "REMOVE", *END]
     world.check()
 
 
 def test_one_file_touched(world: World) -> None:
     world.put({"z": b"55555"})
     world.sync(audit=False)
-    assert world.requests() == [*BEGIN, "SETSTAT", *END]
+    assert world.requests() == [*BEGIN_WITH_A_LOOK, "SETSTAT", *END]
     world.check()
 
 

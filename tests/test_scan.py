@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from skynet import scan
 from skynet.errors import SourceError, TornRead
 from skynet.scan import MAX_IGNORE_FILE, RACY, RACY_NS, Root, digest_of, identity, settled
 from skynet.tree import DIR, FILE, LINK, Entry
@@ -104,7 +105,7 @@ def test_directory_is_listed_without_following_or_opening_anything(root: Root, f
         listing = root.list(b"")
     assert listing.children.keys() == {b"file", b"d", b"link", b"loop"}
     assert listing.unknown == {b"fifo", b"socket"}
-    assert listing.special == 2
+    assert listing.special == {b"fifo", b"socket"}
     assert not listing.problems
     assert not listing.failed
     assert entry(root, b"d") == Entry(DIR, mode=0o750)
@@ -140,6 +141,111 @@ def test_directory_that_cannot_be_listed_is_a_problem_and_not_empty(root: Root) 
     assert [(problem.path, problem.code) for problem in listing.problems] == [
         (b"none", "unreadable")
     ]
+
+
+@pytest.fixture(params=[True, False], ids=["by handle", "by name"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing as this platform does it, and as one does that cannot scan a handle."""
+    if not request.param:
+        monkeypatch.setattr(scan, "_SCANS_HANDLES", False)
+
+
+@posix_only
+@pytest.mark.usefixtures("either_way")
+def test_directory_that_was_swapped_for_a_link_is_not_listed(root: Root, file: Path) -> None:
+    outside = file.parent.with_name("outside")
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"1")
+    file.with_name("d").symlink_to(outside)
+    listing = root.list(b"d")
+    assert listing.failed
+    assert not listing.children
+    assert [(problem.path, problem.code) for problem in listing.problems] == [(b"d", "unreadable")]
+
+
+@posix_only
+@pytest.mark.usefixtures("either_way")
+def test_root_may_be_reached_through_a_link(file: Path, clock: Clock) -> None:
+    link = file.parent.with_name("link")
+    link.symlink_to(file.parent)
+    (file.parent / "d").mkdir()
+    (file.parent / "d" / "x").write_bytes(b"1")
+    root = Root(os.fsencode(link), clock)
+    assert root.list(b"").children.keys() == {b"file", b"d"}
+    assert root.list(b"d").children.keys() == {b"x"}
+
+
+@posix_only
+def test_directory_that_is_swapped_while_it_is_listed_is_unknown(
+    root: Root, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "_SCANS_HANDLES", False)
+    directory = file.with_name("d")
+    directory.mkdir()
+    scandir = os.scandir
+
+    def swapping(path: bytes) -> object:
+        directory.rename(file.with_name("aside"))
+        directory.mkdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", swapping)
+    listing = root.list(b"d")
+    assert listing.failed
+    assert "replaced while it was listed" in listing.problems[0].message
+
+
+@posix_only
+def test_no_handle_stays_open_after_listing(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    open_file = os.open
+
+    def noting(path: bytes, flags: int) -> int:
+        opened.append(open_file(path, flags))
+        return opened[-1]
+
+    monkeypatch.setattr(os, "open", noting)
+    root.list(b"")
+    (handle,) = opened
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+
+
+# The second look, before something is deleted.
+
+
+@posix_only
+def test_what_exists_is_told_by_kind_and_never_through_a_link(root: Root, file: Path) -> None:
+    file.with_name("d").mkdir()
+    (file.parent / "d" / "x").write_bytes(b"1")
+    file.with_name("dangling").symlink_to("nowhere")
+    file.with_name("to d").symlink_to("d")
+    os.mkfifo(file.with_name("pipe"))
+    paths = [b"file", b"d", b"d/x", b"dangling", b"to d", b"pipe", b"none", b"file/x", b"to d/x"]
+    directories = [path for path in paths if root.exists(path, directory=True)]
+    others = [path for path in paths if root.exists(path, directory=False)]
+    assert directories == [b"d"]
+    assert others == [b"file", b"d/x", b"dangling", b"to d", b"pipe"]
+
+
+def test_name_that_is_only_found_by_ignoring_case_does_not_exist(
+    root: Root, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: lstat(path.lower()))
+    status = root.exists(b"file", directory=False), root.exists(b"FILE", directory=False)
+    assert status == (True, False)
+
+
+def test_what_cannot_be_looked_at_is_not_said_to_be_gone(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    with pytest.raises(PermissionError):
+        root.exists(b"file", directory=False)
 
 
 class _Unreadable:

@@ -136,7 +136,7 @@ def test_the_root_of_the_server_can_be_walked() -> None:
     assert listings.asked == [b"/", b"/d"]
 
 
-@pytest.mark.parametrize("kind", ["OPENDIR", "READDIR", "READLINK"])
+@pytest.mark.parametrize("kind", ["OPENDIR", "READDIR"])
 def test_a_directory_that_cannot_be_listed_is_told_and_the_others_go_on(
     tmp_path: Path, kind: str
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_directory_that_cannot_be_listed_is_told_and_the_others_go_on(
     (tmp_path / "locked" / "link").symlink_to("x")
     (tmp_path / "open").mkdir()
     # The root is listed first; what is refused here is of the directory `locked`.
-    number = {"OPENDIR": 1, "READDIR": 2, "READLINK": 0}[kind]
+    number = {"OPENDIR": 1, "READDIR": 2}[kind]
     connection = FaultConnection(nth(kind, number, replies.PERMISSION_DENIED))
     with client_over(connection) as client:
         found = {got.directory: got for got in walk(client, os.fsencode(tmp_path), nothing)}
@@ -153,6 +153,16 @@ def test_a_directory_that_cannot_be_listed_is_told_and_the_others_go_on(
     assert refused.children == {}
     assert found[b"open"].error is None
     assert connection.seen.count("CLOSE") == (2 if kind == "OPENDIR" else 3)
+
+
+def test_a_link_that_cannot_be_read_is_unknown_and_alone(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to("x")
+    (tmp_path / "there").symlink_to("y")
+    with client_over(FaultConnection(nth("READLINK", 0, replies.NO_SUCH_FILE))) as client:
+        (root,) = walk(client, os.fsencode(tmp_path), nothing)
+    assert root.error is None
+    assert len(root.children) == len(root.unknown) == 1
+    assert {*root.children, *root.unknown} == {b"gone", b"there"}
 
 
 def test_a_lost_link_ends_the_walk(tmp_path: Path) -> None:

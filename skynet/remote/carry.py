@@ -23,6 +23,8 @@ from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     FAILURE,
     NO_SUCH_FILE,
+    OK,
+    PERMISSION_DENIED,
     Extended,
     Reply,
     expect_ok,
@@ -31,6 +33,7 @@ from skynet.sftp.replies import (
 )
 from skynet.sftp.upload import (
     LANES,
+    NO_TEMPS,
     RENAME_REFUSED,
     Breadth,
     Placement,
@@ -133,7 +136,7 @@ class Carrier:
             return (yield from self._upload_once(op, open_source, beside=beside))
         except RequestError as error:
             if error.code == "failure":
-                yield from self._raise_if_full(op)
+                yield from self.raise_if_full(op.entry.size)
             if error.code != RENAME_REFUSED and self.is_wide(op):
                 return (yield from self._upload_in_order(op, open_source))
             if error.code != RENAME_REFUSED or beside:
@@ -165,7 +168,15 @@ class Carrier:
             yield from make_link(op.entry.link, place, self.capabilities)
             return Outcome(op, b"", None)
         assert open_source is not None
-        sent: Uploaded = yield from upload(open_source, place, self.capabilities, self.acknowledged)
+        sending = (open_source, place, self.capabilities, self.acknowledged)
+        try:
+            sent: Uploaded = yield from upload(*sending)
+        except RequestError as error:
+            if error.code != NO_TEMPS:
+                raise
+            # Somebody has removed it since the manifest was written.
+            yield [wire.mkdir(self.full(join(OWN, TEMPS)), Attrs(mode=0o700))]
+            sent = yield from upload(*sending)
         entry = msgspec.structs.replace(op.entry, digest=sent.digest)
         return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None)
 
@@ -186,14 +197,14 @@ class Carrier:
             temp, self.full(op.path), aside, self.attrs(op.entry), keep, self._breadth(op)
         )
 
-    def _raise_if_full(self, op: Upload) -> Conversation[None]:
-        """A generic FAILURE often is a full disk: ask, and say so."""
+    def raise_if_full(self, size: int) -> Conversation[None]:
+        """RemoteStopped if `size` bytes find no room: a generic FAILURE often is a full disk."""
         if not self.capabilities.statvfs:
             return
         (reply,) = yield [wire.statvfs(self.root)]
         if isinstance(reply, Extended):
             free = parse_free_bytes(reply.body)
-            if free < op.entry.size + SPARE_BYTES:
+            if free < size + SPARE_BYTES:
                 raise RemoteStopped(
                     f"The remote disk is full: {free // 1024} KiB are free at the target. "
                     "What was there is untouched. Make room, then run skynet again.",
@@ -208,14 +219,19 @@ class Carrier:
             return
         # Most often the trash has this directory already, so try without making it.
         (reply,) = yield [wire.rename(path, self._trash_path(op.path))]
-        if is_status(reply, 0):
+        if is_status(reply, OK):
             return
         yield from self._make_trash_parents(op.path)
         reply, found = yield [wire.rename(path, self._trash_path(op.path)), wire.lstat(path)]
-        if is_status(reply, NO_SUCH_FILE) and isinstance(found, Attrs):
-            # It is the trash that is missing, not the file.
-            raise RequestError("There is no directory for it in the trash.", "no-trash")
-        _expect_gone(reply)
+        if is_status(reply, PERMISSION_DENIED):
+            expect_ok(reply)
+        if not is_status(reply, OK) and isinstance(found, Attrs):
+            # It is the trash that is missing, or out of reach, not the file.
+            raise RequestError(
+                "It cannot be moved to the trash. If another file system is mounted there, no "
+                "rename leads from it to .skynet: set trash_days = 0 to delete at once.",
+                "no-trash",
+            )
 
     def _trash_path(self, path: bytes) -> bytes:
         return self.full(join(self._trash_root(), path))

@@ -7,8 +7,10 @@ a long file is read and written in pieces of BATCH bytes, each with its own OPEN
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
-from skynet.errors import RequestError
+from skynet.errors import RequestError, TargetError
+from skynet.rules import shown
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities, Client
 from skynet.sftp.conversation import Conversation
@@ -25,23 +27,35 @@ from skynet.sftp.replies import (
 )
 from skynet.sftp.upload import Placement, publish
 
+T = TypeVar("T")
+
 BATCH = 8 << 20
 FIRST_READS = 4  # in the first batch: most of these files are small
 
 
 class OwnFiles:
-    """Files below `directory`; see verbs.Remote. `temp_name()` makes full, unique names."""
+    """Files below `directory`; see verbs.Remote.
 
-    def __init__(self, client: Client, directory: bytes, temp_name: Callable[[], bytes]) -> None:
+    temp_name() makes full, unique names; raise_if_full(size) raises RemoteStopped. Whatever the
+    server refuses is a TargetError: without these files there is no mirror.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        directory: bytes,
+        temp_name: Callable[[], bytes],
+        raise_if_full: Callable[[int], Conversation[None]],
+    ) -> None:
+        self._raise_if_full = raise_if_full
         self._client = client
         self._directory = directory
         self._temp_name = temp_name
 
     def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
         """The bytes at (name, offset, length), None without a file. Two round trips."""
-        return self._client.call(
-            _peek([(self._full(name), offset, length) for name, offset, length in wanted])
-        )
+        places = [(self._full(name), offset, length) for name, offset, length in wanted]
+        return self._call("read", wanted[0][0], _peek(places))
 
     def read(self, name: bytes) -> Iterator[bytes] | None:
         """A whole file in chunks, None if it does not exist."""
@@ -50,36 +64,52 @@ class OwnFiles:
         except RequestError as error:
             if error.code == "no-such-file":
                 return None
-            raise
+            raise self._explained("read", name, error) from None
 
     def replace(self, name: bytes, chunks: Iterable[bytes]) -> None:
         """Write under a temporary name and rename into place."""
         temp = self._temp_name()
         offset, flags = 0, wire.WRITE_NEW
         for batch in _batches(chunks):
-            self._write(temp, flags, offset, batch)
+            self._write(name, temp, flags, offset, batch)
             offset, flags = offset + len(batch), wire.WRITE_IN_PLACE
         place = Placement(temp, self._full(name), self._temp_name())
-        self._client.call(publish(place, self._client.capabilities))
+        self._call("write", name, publish(place, self._client.capabilities))
 
     def write_at(self, name: bytes, offset: int, data: bytes) -> None:
         """Write into a file, which is made if it does not exist."""
-        self._write(self._full(name), wire.WRITE_IN_PLACE, offset, data)
+        self._write(name, self._full(name), wire.WRITE_IN_PLACE, offset, data)
 
     def create(self, name: bytes, data: bytes) -> bool:
         """Make a file that does not exist yet; False if it does."""
-        return self._client.call(_create(self._full(name), data))
+        return self._call("write", name, _create(self._full(name), data))
 
     def rename(self, source: bytes, name: bytes) -> bool:
         """Rename to a free name; False if `source` does not exist."""
-        return self._client.call(_rename(self._full(source), self._full(name)))
+        return self._call("rename", source, _rename(self._full(source), self._full(name)))
 
     def remove(self, name: bytes) -> None:
         """Remove a file; it is fine if it does not exist."""
-        self._client.call(_remove(self._full(name)))
+        self._call("remove", name, _remove(self._full(name)))
 
-    def _write(self, path: bytes, flags: int, offset: int, data: bytes) -> None:
-        self._client.call(_write(path, flags, offset, data, self._client.capabilities))
+    def _write(self, name: bytes, path: bytes, flags: int, offset: int, data: bytes) -> None:
+        writing = _write(path, flags, offset, data, self._client.capabilities)
+        self._call("write", name, writing)
+
+    def _call(self, doing: str, name: bytes, conversation: Conversation[T]) -> T:
+        try:
+            return self._client.call(conversation)
+        except RequestError as error:
+            if error.code == "failure":
+                self._client.call(self._raise_if_full(0))
+            raise self._explained(doing, name, error) from None
+
+    def _explained(self, doing: str, name: bytes, error: RequestError) -> TargetError:
+        return TargetError(
+            f"The server refuses to {doing} {shown(self._full(name))}: {error}. skynet keeps there "
+            "what it knows of the target; give this account full rights to that directory.",
+            "own-files-refused",
+        )
 
     def _full(self, name: bytes) -> bytes:
         return self._directory + b"/" + name
@@ -122,7 +152,10 @@ def _read(path: bytes, offset: int, length: int, count: int) -> Conversation[tup
 def _write(
     path: bytes, flags: int, offset: int, data: bytes, capabilities: Capabilities
 ) -> Conversation[None]:
-    (reply,) = yield [wire.open_file(path, flags, wire.Attrs(mode=0o600))]
+    opening = wire.open_file(path, flags, wire.Attrs(mode=0o600))
+    (reply,) = yield [opening]
+    if is_status(reply, NO_SUCH_FILE):  # somebody has removed our directory: make it again
+        _, reply = yield [wire.mkdir(path.rpartition(b"/")[0], wire.Attrs(mode=0o700)), opening]
     handle = expect_handle(reply)
     step = capabilities.max_write
     answers = yield [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -15,7 +15,7 @@ from skynet.remote.carry import Carrier, is_directory
 from skynet.remote.own import OwnFiles, read_file
 from skynet.remote.turnstile import Turnstile
 from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Listed, Outcome, Site, Trash
-from skynet.remote.walk import walk
+from skynet.remote.walk import entry_of, walk
 from skynet.rules import shown
 from skynet.sftp import wire
 from skynet.sftp.client import Client
@@ -29,10 +29,12 @@ from skynet.sftp.replies import (
     is_status,
 )
 from skynet.sftp.upload import Source
-from skynet.tree import join, wire_time
+from skynet.tree import SECOND, Kind, join, wire_time
 
-PROBE_TIME_NS = 1_000_000_000 * 1_000_000_000  # 2001-09-09, which no server sets by itself
+# In 2001, so that no server sets it by itself; an odd second, which FAT cannot keep.
+PROBE_TIME_NS = 1_000_000_001 * SECOND
 PROBE_MODE = 0o640
+LOOKS_AT_ONCE = 1000
 MANY = 32  # operations under way that make more channels worth their opening
 LINGER_SECONDS = 0.005  # for more operations to end, so that they are handled together
 WIDE_AT_ONCE = 2  # one file's end overlaps with the next one's beginning
@@ -54,7 +56,9 @@ class SftpRemote(OwnFiles):
         self._sent = 0
         self.root = self._resolve(path)
         self._carrier = Carrier(self.root, nonce, client.capabilities, self._acknowledge)
-        super().__init__(client, self._carrier.full(OWN), self._carrier.temp_name)
+        super().__init__(
+            client, self._carrier.full(OWN), self._carrier.temp_name, self._carrier.raise_if_full
+        )
 
     @property
     def facts(self) -> Facts:
@@ -115,6 +119,17 @@ class SftpRemote(OwnFiles):
         """Every directory, in tree order."""
         self._client.widen()
         return walk(self._client, self.root, hides)
+
+    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
+        """What is at each path, links not followed; None for nothing or what can be no entry."""
+        asked = [wire.lstat(self._carrier.full(path)) for path in paths]
+        found = [
+            reply
+            for start in range(0, len(asked), LOOKS_AT_ONCE)
+            for reply in self._client.call(_ask(asked[start : start + LOOKS_AT_ONCE]))
+        ]
+        entries = [entry_of(reply) if isinstance(reply, wire.Attrs) else None for reply in found]
+        return [entry.kind if entry is not None else None for entry in entries]
 
     def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
         """Begin an operation."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from skynet.ops import Op
-from skynet.tree import Entry
+from skynet.tree import Entry, Kind
 
 if TYPE_CHECKING:
     from skynet.sftp.upload import Source
@@ -95,6 +95,9 @@ class Remote(Protocol):
 
         Directories that `hides` (their path) are not entered.
         """
+
+    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
+        """What is at each path, links not followed; None for nothing or what can be no entry."""
 
     def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
         """Take an operation, to begin with the next `wait`; a file's upload reads open_source()."""

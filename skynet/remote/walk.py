@@ -1,9 +1,10 @@
 """The audit: every directory of the remote, listed ahead of whoever reads, in tree order.
 
 Listings are asked for many at a time and arrive in any order. The directories that are known and
-not yet handed out are kept sorted, and the smallest is asked for first; so what is held in memory
-stays within AHEAD directories and a BURST for each level below the root, however large the
-tree is.
+not yet handed out are kept sorted, and the smallest is asked for first. So the listings held in
+memory are AHEAD and a BURST for each level below the root, however large the tree is; beside them
+are the paths of the directories found and not yet handed out, which are all the directories of
+one parent if it has that many.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from skynet.remote.verbs import Listed
 from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation, Done, Work
-from skynet.tree import DIR, FILE, LINK, Entry, join, order
+from skynet.tree import DIR, FILE, LINK, SECOND, Entry, join, order
 
 _Arrival = tuple[bytes, Listed | None, BaseException | None]
 
@@ -85,7 +86,7 @@ def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
         yield [wire.close(handle)]
         raise
     yield [wire.close(handle)]
-    yield from _read_links(full, children)
+    yield from _read_links(full, children, unknown)
     return Listed(directory, children, frozenset(unknown), None)
 
 
@@ -129,13 +130,18 @@ def _is_possible(name: bytes) -> bool:
     return 0 < len(name) <= MAX_NAME and b"/" not in name and b"\0" not in name
 
 
-def _read_links(full: bytes, children: dict[bytes, Entry]) -> Conversation[None]:
+def _read_links(
+    full: bytes, children: dict[bytes, Entry], unknown: set[bytes]
+) -> Conversation[None]:
     links = [name for name, entry in children.items() if entry.kind == LINK]
     if links:
         answers = yield [wire.readlink(_below(full, name)) for name in links]
         for name, answer in zip(links, answers, strict=True):
-            target = replies.expect_names(answer)
-            children[name] = Entry(LINK, link=target[0].name if target else b"")
+            if isinstance(answer, replies.Names) and answer.names:
+                children[name] = Entry(LINK, link=answer.names[0].name)
+            else:  # gone meanwhile, or a server that does not tell
+                del children[name]
+                unknown.add(name)
 
 
 def entry_of(attrs: wire.Attrs) -> Entry | None:
@@ -149,4 +155,4 @@ def entry_of(attrs: wire.Attrs) -> Entry | None:
         return Entry(LINK)
     if not stat.S_ISREG(attrs.mode) or attrs.size is None or attrs.mtime is None:
         return None
-    return Entry(FILE, attrs.size, attrs.mtime * 1_000_000_000, permissions)
+    return Entry(FILE, attrs.size, attrs.mtime * SECOND, permissions)

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from skynet.errors import AuthError, ConnectError
 from skynet.sftp import credentials
 from skynet.sftp.credentials import KeyFile, Prompter, Secret
-from skynet.sftp.dial import printable
+from skynet.sftp.dial import one_line
 from skynet.sftp.endpoint import Endpoint, Hop
 
 PUBLICKEY, PASSWORD, INTERACTIVE = "publickey", "password", "keyboard-interactive"
@@ -270,7 +270,7 @@ def _responder(hop: Hop, secret: Secret, prompter: Prompter, progress: Progress)
             if unused and not shown:
                 answers.append(unused.pop())
                 continue
-            answer = prompter.secret(f"{hop.description}: {printable(prompt)} ")
+            answer = prompter.secret(f"{hop.description}: {one_line(prompt)} ")
             progress.nobody_to_ask = answer is None
             # The protocol knows no "cannot answer"; an empty answer lets the server refuse.
             answers.append(answer or "")
@@ -280,7 +280,7 @@ def _responder(hop: Hop, secret: Secret, prompter: Prompter, progress: Progress)
 
 
 def _refused(hop: Hop, progress: Progress) -> AuthError:
-    accepts = ", ".join(sorted(map(printable, progress.allowed))) or "nothing"
+    accepts = ", ".join(sorted(map(one_line, progress.allowed))) or "nothing"
     tried = "; ".join(progress.tried) or "nothing, for want of a key or a password that it accepts"
     return AuthError(
         f"{hop.description} refused the login. Tried: {tried}. The server accepts: {accepts}. "
@@ -289,7 +289,7 @@ def _refused(hop: Hop, progress: Progress) -> AuthError:
 
 
 def _hung_up(hop: Hop, progress: Progress, words: str) -> ConnectError:
-    said = f" It said: {printable(words)!r}." if words else ""
+    said = f" It said: {one_line(words)!r}." if words else ""
     if not progress.tried:
         return ConnectError(
             f"{hop.description} closed the connection before the login.{said} Try again later, "

@@ -28,7 +28,7 @@ from skynet.sftp.credentials import (
     unusable_certificate,
     unusable_key,
 )
-from skynet.sftp.dial import ProxyProcess, dial, dial_agent, printable
+from skynet.sftp.dial import ProxyProcess, dial, dial_agent, one_line
 from skynet.sftp.endpoint import Endpoint, Hop, Options, route
 from skynet.sftp.hostkeys import HostKey, KnownKey
 from skynet.sftp.library import paramiko
@@ -175,9 +175,7 @@ def is_trusted(endpoint: Endpoint, key: HostKey) -> bool:
     """Whether the key is known; HostKeyError if another one is, or if this one was revoked."""
     hop = route(endpoint, _lookup)[-1]
     known = hostkeys.known_keys(hop.known_hosts, hop.key_name)
-    if known:
-        hostkeys.verify(key, known, hop.trust_command)
-    return bool(known)
+    return hostkeys.is_known(key, known, hop.trust_command)
 
 
 def trust(endpoint: Endpoint, key: HostKey) -> Path:
@@ -282,7 +280,7 @@ def _lookup(text: str, host: str) -> Options:
         options: Options = paramiko.SSHConfig.from_text(text).lookup(host)
     except _CONFIG_ERRORS as error:
         raise ConfigError(
-            f"ssh_config cannot be followed for {host!r} ({printable(str(error))}). Correct it.",
+            f"ssh_config cannot be followed for {host!r} ({one_line(str(error))}). Correct it.",
             "ssh-config",
         ) from error
     return options

@@ -26,7 +26,7 @@ REAP_SECONDS = 2.0
 Address = tuple[Any, ...]
 
 
-def printable(text: str | bytes, limit: int = 100) -> str:
+def one_line(text: str | bytes, limit: int = 100) -> str:
     """`text` from outside, fit for a message: one line, no control characters, at most `limit`."""
     if isinstance(text, bytes):
         text = text[: limit * 4].decode("utf-8", "replace")
@@ -171,7 +171,7 @@ class ProxyProcess:
     def complaint(self) -> str:
         """The end of what the program said on stderr, for a message."""
         self._listener.join(0.2)
-        return printable(self._complaint, 200)
+        return one_line(self._complaint, 200)
 
     def terminate(self) -> None:
         """Ask the program to end, without waiting for it."""
@@ -203,7 +203,7 @@ def _split(command: str) -> list[str]:
         argv = shlex.split(command)
     except ValueError as error:
         raise ConfigError(
-            f"ssh_config: ProxyCommand {printable(command)!r} cannot be read ({error}).",
+            f"ssh_config: ProxyCommand {one_line(command)!r} cannot be read ({error}).",
             "ssh-config",
         ) from error
     # OpenSSH hands the command to a shell, where "exec" is usual; without a shell it is noise.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from skynet.errors import ConfigError
 from skynet.sftp import hostkeys, sshconfig
-from skynet.sftp.dial import printable
+from skynet.sftp.dial import one_line
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -182,7 +182,7 @@ def _check(name: _Name) -> None:
     for value in (name.host, name.user or ""):
         if value.startswith("-") or any(ord(char) < 33 or char in "'\"\\`$" for char in value):
             raise ConfigError(
-                f"{printable(repr(value))} is no usable host or user name. Correct the target.",
+                f"{one_line(repr(value))} is no usable host or user name. Correct the target.",
                 "bad-name",
             )
 
@@ -204,7 +204,7 @@ def _yes(options: Options, key: str) -> bool:
 def _port(options: Options) -> int:
     text = _text(options, "port") or str(hostkeys.DEFAULT_PORT)
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise _config_error(f"Port {printable(text)!r} is no number from 1 to 65535")
+        raise _config_error(f"Port {one_line(text)!r} is no number from 1 to 65535")
     return int(text)
 
 
@@ -266,7 +266,7 @@ def _proxy_command(options: Options, host: str, user: str) -> str | None:
     # or a quote.
     for value in (host, user):
         if shlex.quote(value) != value:
-            raise _config_error(f"{printable(value)!r} cannot be given to a ProxyCommand")
+            raise _config_error(f"{one_line(value)!r} cannot be given to a ProxyCommand")
     return command.replace("%%", "%")
 
 
@@ -279,6 +279,6 @@ def _parse_jump(text: str) -> _Name:
     """[user@]host[:port], with or without ssh:// before it."""
     found = _JUMP.fullmatch(text)
     if found is None:
-        raise _config_error(f"ProxyJump {printable(text)!r} is not [user@]host[:port]")
+        raise _config_error(f"ProxyJump {one_line(text)!r} is not [user@]host[:port]")
     port = found["port"]
     return _Name(found["host"].strip("[]"), found["user"], int(port) if port else None)

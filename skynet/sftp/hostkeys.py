@@ -90,15 +90,19 @@ def _key_type(algorithm: str) -> str:
 
 def verify(shown: HostKey, known: Sequence[KnownKey], trust_command: str) -> None:
     """Accept `shown` only if it is known and not revoked; else HostKeyError saying what to do."""
+    if not is_known(shown, known, trust_command):
+        raise _unknown(shown, trust_command)
+
+
+def is_known(shown: HostKey, known: Sequence[KnownKey], trust_command: str) -> bool:
+    """Whether `shown` is known; HostKeyError if it is revoked, or if another key is known."""
     same = [key for key in known if fingerprint(key.blob) == shown.fingerprint]
     revoked = next((key for key in same if key.revoked), None)
     if revoked is not None:
         raise _revoked(shown, revoked)
-    if same:
-        return
     others = [key for key in known if not key.revoked]
-    if not others:
-        raise _unknown(shown, trust_command)
+    if same or not others:
+        return bool(same)
     # Of several known keys, one of the type that was shown is the one that changed.
     others.sort(key=lambda key: key.key_type != shown.key_type)
     raise _changed(shown, others[0], trust_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skynet.errors import ConnectError, ProtocolError
-from skynet.sftp.dial import printable
+from skynet.sftp.dial import one_line
 from skynet.sftp.endpoint import Hop
 
 # How OpenSSH turns away a client while it has too many others.
@@ -30,11 +30,11 @@ def no_handshake(hop: Hop, heard: bytes, complaint: str, why: str) -> ConnectErr
         return _closed(hop, complaint)
     if b"SSH-" not in heard:
         return ProtocolError(
-            f"{hop.host} port {hop.port} is not an SSH server; it answered {printable(heard)!r}. "
+            f"{hop.host} port {hop.port} is not an SSH server; it answered {one_line(heard)!r}. "
             "Check the port.",
             "not-ssh",
         )
-    why = printable(why) or "it closed the connection"
+    why = one_line(why) or "it closed the connection"
     return ProtocolError(
         f"the SSH handshake with {hop.description} failed ({why}). Try again; if it stays, ask "
         "the server's owner.",
@@ -54,7 +54,7 @@ def _closed(hop: Hop, complaint: str) -> ConnectError:
 def no_algorithm(hop: Hop, why: str) -> ProtocolError:
     """Client and server have no algorithm in common."""
     return ProtocolError(
-        f"{hop.description} and skynet have no common algorithm ({printable(why)}). The server is "
+        f"{hop.description} and skynet have no common algorithm ({one_line(why)}). The server is "
         "very old or very strict; ask its owner.",
         "no-algorithm",
     )
@@ -81,6 +81,6 @@ def no_tunnel(jump: Hop, hop: Hop, why: str) -> ConnectError:
     """A jump host did not connect on to the next hop."""
     return ConnectError(
         f"the jump host {jump.description} did not connect on to {hop.host} port {hop.port} "
-        f"({printable(why)}). Check that address, and that the jump host allows forwarding.",
+        f"({one_line(why)}). Check that address, and that the jump host allows forwarding.",
         "unreachable",
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from skynet.errors import LinkLost
-from skynet.sftp.dial import printable
+from skynet.sftp.dial import one_line
 from skynet.sftp.endpoint import Hop
 from skynet.sftp.hostkeys import HostKey
 from skynet.sftp.refusals import timeout
@@ -160,7 +160,7 @@ class Connection:
     @property
     def server_version(self) -> str:
         """How the server calls itself, such as "SSH-2.0-OpenSSH_9.2"."""
-        return printable(self._transport.remote_version)
+        return one_line(self._transport.remote_version)
 
     @property
     def fingerprint(self) -> str:
@@ -217,4 +217,4 @@ class Connection:
         """The server's last words, or what went wrong."""
         error = None if self._transport.farewell else self._transport.get_exception()
         words = self._transport.farewell or str(error or "")
-        return printable(words) or "the other side closed it"
+        return one_line(words) or "the other side closed it"

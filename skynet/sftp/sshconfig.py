@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from skynet.errors import ConfigError
-from skynet.sftp.dial import printable
+from skynet.sftp.dial import one_line
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 MAX_DEPTH = 16
@@ -139,7 +139,7 @@ def _parse(path: Path, number: int, text: str) -> Line | None:
         return None
     found = re.fullmatch(r"(\w+)(?:\s*=\s*|\s+)(.+)", text)
     if found is None:
-        raise _error(f"{path} line {number}: {printable(text)!r} is no keyword with a value")
+        raise _error(f"{path} line {number}: {one_line(text)!r} is no keyword with a value")
     return Line(path, number, found[1].lower(), found[2])
 
 
@@ -153,7 +153,7 @@ def _words(line: Line) -> list[str]:
     try:
         return shlex.split(line.value)
     except ValueError as error:
-        raise _error(f"{line.place}: {printable(line.value)!r} cannot be read ({error})") from error
+        raise _error(f"{line.place}: {one_line(line.value)!r} cannot be read ({error})") from error
 
 
 def _criteria(line: Line) -> list[tuple[str, str]]:

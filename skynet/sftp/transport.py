@@ -13,7 +13,7 @@ from typing import Any
 
 from skynet.errors import ConnectError
 from skynet.sftp import hostkeys, refusals
-from skynet.sftp.dial import printable
+from skynet.sftp.dial import one_line
 from skynet.sftp.endpoint import Hop
 from skynet.sftp.hostkeys import KnownKey
 from skynet.sftp.library import paramiko
@@ -87,7 +87,7 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
 
     def _parse_disconnect(self, m: Any) -> None:
         m.get_int()
-        self.farewell = printable(m.get_binary())
+        self.farewell = one_line(m.get_binary())
         m.rewind()
         m.get_byte()
         super()._parse_disconnect(m)

@@ -29,6 +29,7 @@ from skynet.sftp.replies import (
 )
 from skynet.sftp.wire import Attrs
 
+NO_TEMPS = "no-temporary-directory"  # where the temporary file should go
 RENAME_REFUSED = "rename-refused"  # all went well up to the rename into place
 Breadth = Literal["wide", "lanes", "in order"]
 
@@ -86,11 +87,22 @@ def upload(
 
     Raises RequestError, TornRead, or the OSError of reading; the path is untouched then.
     """
-    source = open_source()
+    (reply,) = yield [wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))]
+    handle = _expect_temp(reply)
     try:
-        uploaded = yield from _write_temp(source, place, capabilities, acknowledged)
-    finally:
-        source.close()
+        uploaded, last = yield from _fill(open_source, handle, place, capabilities, acknowledged)
+    except Exception:
+        # The first error is what matters, whatever these answer; a temporary file that stays is
+        # removed by the next cycle's recovery.
+        yield [wire.close(handle), wire.remove(place.temp)]
+        raise
+    try:
+        yield from _finish_temp(handle, place, uploaded.size, last)
+    except Exception:
+        # No second CLOSE: the server may have given the same handle to another file by now.
+        yield [wire.remove(place.temp)]
+        raise
+    acknowledged(len(last))
     yield from publish(place, capabilities)
     return uploaded
 
@@ -149,35 +161,37 @@ def _replace_in_steps(place: Placement) -> Conversation[None]:
         yield [wire.remove(place.aside)]  # published already: what stays is cleared with tmp/
 
 
-def _write_temp(
-    source: Source,
+def _expect_temp(reply: Reply) -> bytes:
+    try:
+        return expect_handle(reply)
+    except RequestError as error:
+        error.code = NO_TEMPS if error.code == "no-such-file" else error.code
+        raise
+
+
+def _fill(
+    open_source: Callable[[], Source],
+    handle: bytes,
     place: Placement,
     capabilities: Capabilities,
     acknowledged: Callable[[int], None],
-) -> Conversation[Uploaded]:
-    (reply,) = yield [wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))]
-    handle = expect_handle(reply)
-    pieces = _Pieces(source, capabilities.max_write)
+) -> Conversation[tuple[Uploaded, bytes]]:
+    """Send a file of several writes, or read a smaller one: then its bytes are to be sent yet.
+
+    The local file is open no longer than this takes: hundreds of small ones are under way, and a
+    process may have only so many open.
+    """
+    source = open_source()
     try:
+        pieces = _Pieces(source, capabilities.max_write)
+        last = b""
         if source.size > capabilities.max_write:
             yield _spread(handle, place, pieces, acknowledged)
-            last = b""
         else:
             _, last = pieces.next()
-        identity = source.verify()
-    except Exception:
-        # The first error is what matters, whatever these answer; a temporary file that stays is
-        # removed by the next cycle's recovery.
-        yield [wire.close(handle), wire.remove(place.temp)]
-        raise
-    try:
-        yield from _finish_temp(handle, place, source.size, last)
-    except Exception:
-        # No second CLOSE: the server may have given the same handle to another file by now.
-        yield [wire.remove(place.temp)]
-        raise
-    acknowledged(len(last))
-    return Uploaded(source.size, pieces.digest(), identity)
+        return Uploaded(source.size, pieces.digest(), source.verify()), last
+    finally:
+        source.close()
 
 
 def _spread(

@@ -15,7 +15,7 @@ from skynet.errors import LinkLost, RequestError, SkynetError, SourceError, Targ
 from skynet.ops import Delete, Mkdir, Op, Record, Rename, Rmdir, SetMeta, Upload, kind
 from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Listed, Outcome, Site, Trash
 from skynet.scan import LocalFile, Root, digest_of
-from skynet.tree import DIR, FILE, LINK, Entry, Tree, ancestors, is_below, join, order, parent
+from skynet.tree import DIR, FILE, LINK, Entry, Kind, Tree, ancestors, is_below, join, order, parent
 from skynet.tree import name as last_name
 from tests.support.worlds import CONTENT_OF, SECOND, seen
 
@@ -107,6 +107,11 @@ class MemoryRemote:
                 hidden.append(directory)
             else:
                 yield Listed(directory, self._children(directory), frozenset(), None)
+
+    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
+        self._called("kinds", b"")
+        found = [self.tree.get(path) for path in paths]
+        return [entry.kind if entry is not None else None for entry in found]
 
     def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
         self._under_way.append((op, open_source))
@@ -382,6 +387,10 @@ class MemoryRoot(Root):
         if self.verified == self._replaced_after:
             raise SourceError("The test has replaced the directory.")
         self.verified += 1
+
+    def exists(self, path: bytes, *, directory: bool) -> bool:
+        entry = self.tree.get(path)
+        return entry is not None and (entry.kind == DIR) == directory
 
     def open(self, path: bytes, entry: Entry) -> LocalFile:
         return MemorySource(CONTENT_OF[self.tree[path].digest], b"identity of " + path)

@@ -149,6 +149,7 @@ class World:
             now_ns=lambda: time.time_ns() + self.ahead_ns,
             token=os.urandom,
             host=self.host,
+            pid_space="",
             monitor=self._note,
         )
 

@@ -24,6 +24,7 @@ from skynet.tree import (
     Tree,
     diff,
     is_below,
+    is_closed,
     join,
     order,
     subtree,
@@ -230,7 +231,7 @@ def findings(world: World) -> list[Finding]:
     for path in sorted(world.local.keys() | world.synced.keys() | world.remote.keys(), key=order):
         synced, remote = world.synced.get(path), world.remote.get(path)
         local = _known(world.local.get(path), synced)
-        if local == synced == remote:
+        if local == synced == remote and not is_closed(local):
             continue
         foreign = remote is not None and synced is None
         stale = remote != synced and not foreign

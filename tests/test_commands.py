@@ -1,0 +1,122 @@
+"""Several mirrors in one call, the commands that a call suggests, and what the guides tell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skynet import commands
+from skynet.commands import Face, Options, Request
+from skynet.config import describe_keys, load_mirrors
+from skynet.errors import ExitCode
+from tests.support.command import Result, serving, skynet
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="ends a server with a signal")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A directory with the sources `first one` and `second`, and a target."""
+    for name in ("first one", "second", "target"):
+        (tmp_path / name).mkdir()
+    for name in ("first one", "second"):
+        (tmp_path / name / "file.txt").write_bytes(b"content")
+    return tmp_path
+
+
+@pytest.fixture
+def url(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a trusted server for the target, whose password is in the environment."""
+    with serving(work / "target") as server:
+        skynet("trust", server["url"], "--fingerprint", server["fingerprint"])
+        monkeypatch.setenv("SKYNET_PASSWORD", server["password"])
+        yield server["url"]
+
+
+def write_mirrors(file: Path, url: str, **sources: str) -> None:
+    """A configuration in which every mirror NAME has the target URL/NAME."""
+    tables = [
+        f'[mirror.{name}]\nsource = "{source}"\ntarget = "{url}{name}"\n'
+        for name, source in sources.items()
+    ]
+    file.write_text("[defaults]\ncomplete_sync = true\n" + "\n".join(tables))
+
+
+@posix_only
+def test_a_missing_source_stops_no_other_mirror(work: Path, url: str) -> None:
+    write_mirrors(work / "skynet.toml", url, lost="gone", kept="second")
+    result = skynet("sync", "--once", "--json", cwd=work)
+    assert result.code == 2
+    lost, kept = result.objects
+    assert (lost["mirror"], lost["outcome"], lost["error"]["code"]) == ("lost", "failed", "source")
+    assert (kept["mirror"], kept["outcome"]) == ("kept", "changed")
+    assert "[mirror.lost] source =" in result.err
+    assert (work / "target" / "kept" / "file.txt").read_bytes() == b"content"
+
+
+def suggestions(held: Result) -> tuple[list[str], list[str]]:
+    """The arguments of the commands that a held run suggests: to look, and to approve."""
+    assert held.code == 4
+    look, approve = re.findall(r"^(?:Look at|If it is right).*: +skynet (.*)$", held.out, re.M)
+    return shlex.split(look), shlex.split(approve)
+
+
+@posix_only
+def test_the_suggested_commands_run_as_they_are(work: Path, url: str) -> None:
+    write_mirrors(work / "two.toml", url, first="first one", other="second")
+    call = ["sync", "--once", "-c", "two.toml", "--state-dir", "own state"]
+    assert skynet(*call, cwd=work).code == 0
+    (work / "first one" / "file.txt").unlink()
+    look, approve = suggestions(skynet(*call, cwd=work))
+    assert skynet(*look, cwd=work).code == 4
+    assert skynet(*approve, cwd=work).code == 0
+    assert not (work / "target" / "first" / "file.txt").exists()
+
+
+@posix_only
+def test_the_suggested_commands_name_both_ends_where_no_file_does(work: Path, url: str) -> None:
+    call = ["sync", "--once", "--source", "first one", "--target", url, "--complete-sync"]
+    assert skynet(*call, cwd=work).code == 0
+    (work / "first one" / "file.txt").unlink()
+    look, approve = suggestions(skynet(*call, cwd=work))
+    assert skynet(*look, cwd=work).code == 4
+    assert skynet(*approve, cwd=work).code == 0
+    assert not (work / "target" / "file.txt").exists()
+
+
+def test_suggested_commands_ask_for_the_same(work: Path) -> None:
+    options = Options(
+        *((), None, work / "second", "sftp://h/x", Path("my key"), Path("hosts"), False)
+    )
+    [mirror] = load_mirrors(options, {}, work)
+    words = commands.call_of(mirror, options, Request(audit=False, adopt="content"))
+    assert shlex.split(words) == [
+        *("--source", str(work / "second"), "--target", "sftp://h/x", "--identity", "my key"),
+        *("--known-hosts", "hosts", "--adopt", "content", "--no-complete-sync", "--no-audit"),
+    ]
+
+
+@posix_only
+def test_the_server_that_was_reached_is_told_when_verbose(work: Path, url: str) -> None:
+    call = ["sync", "--once", "--source", "second", "--target", url]
+    assert "connected to skynet@127.0.0.1:" in skynet(*call, "-v", cwd=work).err
+    assert "connected to" not in skynet(*call, cwd=work).err
+
+
+@posix_only
+def test_the_host_key_of_serve_has_one_place(work: Path) -> None:
+    with serving(work / "target", "--state-dir", work / "state"):
+        found = [path.relative_to(work / "state") for path in (work / "state").rglob("*key*")]
+    assert found == [Path("serve", "host_key")]
+
+
+def test_the_settings_guide_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.guide("settings", Face()) == ExitCode.IN_SYNC
+    told = capsys.readouterr().out
+    for name, meaning, default in describe_keys():
+        assert f"- `{name}` ({default})\n  {meaning}\n" in told

@@ -1,0 +1,173 @@
+"""What must not be in sync silently: names that fold, special files, what came back meanwhile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from skynet.config import MaxDelete
+from skynet.reconcile import Report
+from skynet.remote import Facts, SftpRemote
+from tests.support.world import Link, World, frozen
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, complete_sync=True, max_delete=MaxDelete(1.0, 1000))
+
+
+def problems(report: Report) -> set[tuple[bytes, str]]:
+    return {(problem.path, problem.code) for problem in report.problems}
+
+
+def untouched(world: World, **options: object) -> Report:
+    """Run a cycle that must change nothing of what is mirrored."""
+    before = world.files()
+    report = world.sync(**options)
+    assert report.outcome == "problems"
+    assert world.files() == before
+    return report
+
+
+# A remote that ignores case.
+
+
+@pytest.fixture
+def folding(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    facts = Facts(folds_case=True)
+    monkeypatch.setattr(SftpRemote, "probe", lambda self: facts)
+    return world
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_a_name_that_changes_its_case_is_not_touched(folding: World, audit: bool) -> None:
+    folding.put({"Name": b"1", "D": {"x": b"2"}, "other": b"3"})
+    folding.sync()
+    folding.move("Name", "name")
+    folding.move("D", "d")
+    report = untouched(folding, audit=audit)
+    assert problems(report) == {(b"name", "case-change"), (b"d", "case-change")}
+    assert "holds it as" in report.problems[0].message
+
+
+def test_a_name_changes_its_case_by_way_of_a_third(folding: World) -> None:
+    folding.put({"Name": b"1"})
+    folding.sync()
+    for old, new in (("Name", "third"), ("third", "name")):
+        folding.move(old, new)
+        assert folding.sync().problems == []
+    folding.check()
+
+
+def test_a_remote_name_in_another_case_is_not_overwritten(folding: World) -> None:
+    folding.put({"a": b"1"})
+    folding.sync()
+    folding.put_remote({"Theirs": b"2"})
+    folding.put({"theirs": b"3"})
+    assert problems(untouched(folding)) == {(b"theirs", "case-change")}
+
+
+def test_names_that_fold_and_are_ignored_are_no_problem(folding: World) -> None:
+    folding.put({"a": b"1"})
+    folding.sync()
+    folding.put_remote({"Build": {"x": b"2"}})
+    folding.put({"build": {"y": b"3"}, ".Skynet": {"manifest": b"not this"}})
+    report = folding.sync(ignore=("[bB]uild/",))
+    assert report.problems == []
+    assert folding.files() == {"a": b"1", "Build/x": b"2"}
+
+
+# What is not mirrored takes the place of what is.
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_a_file_that_became_a_pipe_is_told(world: World, audit: bool) -> None:
+    world.put({"f": b"1", "d": {"x": b"2"}, "g": b"3"})
+    world.sync()
+    world.put({"f": None, "d": None})
+    os.mkfifo(world.local / "f")
+    os.mkfifo(world.local / "d")
+    os.mkfifo(world.local / "new")
+    report = untouched(world, audit=audit)
+    assert problems(report) == {(b"f", "not-mirrored"), (b"d", "not-mirrored")}
+
+
+def test_a_file_that_became_a_link_that_is_skipped_is_told(world: World) -> None:
+    world.put({"f": b"1", "g": b"3"})
+    world.sync(symlinks="skip")
+    world.put({"f": Link("g"), "new": Link("g")})
+    assert problems(untouched(world, symlinks="skip")) == {(b"f", "not-mirrored")}
+
+
+def test_a_pipe_that_is_ignored_is_not_told(world: World) -> None:
+    world.put({"f": b"1", "g": b"3"})
+    world.sync()
+    world.put({"f": None})
+    os.mkfifo(world.local / "f")
+    world.quiet(ignore=("f",))
+
+
+def test_a_special_file_on_the_remote_keeps_its_directory(world: World) -> None:
+    world.put({"d": {"e": {"x": b"1"}}, "g": b"2"})
+    world.sync()
+    os.mkfifo(world.remote / "d/e/pipe")
+    world.put({"d": None})
+    assert world.sync().problems == []
+    assert world.files() == {"g": b"2"}
+    assert (world.remote / "d/e/pipe").exists()
+    world.quiet()
+
+
+# Foreign files that must stay.
+
+
+def test_a_foreign_file_that_is_kept_is_not_moved_for_a_directory(world: World) -> None:
+    world.put({"a": b"1"})
+    world.sync(foreign="keep")
+    world.put_remote({"p": b"theirs"})
+    world.put({"p": {"q": {"x": b"2"}}})
+    before = frozen(world.remote / "p")
+    report = untouched(world, foreign="keep")
+    paths = (b"p", b"p/q", b"p/q/x")
+    assert problems(report) == {(path, "foreign-in-the-way") for path in paths}
+    assert frozen(world.remote / "p") == before
+    world.put({"p": {"q": None}})
+    world.quiet(foreign="keep")
+
+
+# The second look.
+
+
+def test_what_comes_back_before_it_is_deleted_stays(world: World) -> None:
+    world.put({"a": b"1", "d": {"x": b"2"}, "g": b"3"})
+    world.sync()
+    world.put({"a": None, "d": None})
+    world.at_open(b"lease", lambda: world.put({"a": b"again", "d": {"x": b"again"}}))
+    report = world.sync()
+    assert problems(report) == {(b"a", "came-back"), (b"d/x", "came-back"), (b"d", "came-back")}
+    assert world.files() == {"a": b"1", "d/x": b"2", "g": b"3"}
+    world.sync()
+    world.check()
+
+
+# Approvals.
+
+
+def test_an_approval_of_another_owner_does_not_cover_zeroed_files(world: World) -> None:
+    world.put({"a": b"1"})
+    world.sync()
+    twin = world.twin()
+    twin.host = "there"
+    world.put({"b": b"2"})
+    shown = twin.sync()
+    assert [hazard.code for hazard in shown.hazards] == ["other-mirror"]
+    moment = (world.local / "a").stat().st_mtime_ns
+    os.truncate(world.local / "a", 0)
+    os.utime(world.local / "a", ns=(moment, moment))
+    report = twin.sync(approve=shown.hazards[0].approve)
+    assert report.outcome == "held"
+    assert [hazard.code for hazard in report.hazards] == ["other-mirror", "zeroed-files"]

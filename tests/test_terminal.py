@@ -1,0 +1,117 @@
+"""The command at a terminal, and with output that cannot show every name."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from skynet.cli import app
+from tests.support.command import DEADLINE, command_line, environment, serving, skynet
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
+
+
+def squeezed(text: str) -> str:
+    """The text without what wrapping adds."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_is_whole(name: str) -> None:
+    result = skynet(name, "--help")
+    assert result.code == 0
+    for text in [COMMANDS[name].help, *(each.help for each in COMMANDS[name].params if each.help)]:
+        assert squeezed(text) in squeezed(result.out)
+
+
+@posix_only
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_name_that_the_output_cannot_show_is_escaped(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "日本.png").write_bytes(b"picture")
+    (tmp_path / "target").mkdir()
+    with serving(tmp_path / "target") as server:
+        skynet("trust", server["url"], "--fingerprint", server["fingerprint"])
+        result = skynet(
+            *("plan", "--dry-run", "--source", tmp_path / "source", "--target", server["url"]),
+            environ={"PYTHONIOENCODING": encoding, "SKYNET_PASSWORD": server["password"]},
+        )
+    assert result.code == 0
+    assert r"+ \u65e5\u672c.png  7 B" in result.out
+
+
+class Screen:
+    """Our end of a pseudo-terminal."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self.seen = b""
+
+    def read(self, seconds: float) -> bytes:
+        """What the other end writes next, b"" if it writes nothing for so long or is closed."""
+        ready, _, _ = select.select([self._terminal], [], [], seconds)
+        try:
+            data = os.read(self._terminal, 1 << 16) if ready else b""
+        except OSError:  # Linux reports the other end's close like this
+            data = b""
+        self.seen += data
+        return data
+
+    def read_until(self, is_enough: Callable[[], bool]) -> None:
+        """Read until `is_enough`; fails after DEADLINE."""
+        end = time.monotonic() + DEADLINE
+        while not is_enough():
+            assert time.monotonic() < end, self.seen
+            self.read(0.1)
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+
+@posix_only
+def test_the_bar_leaves_the_question_for_a_password_alone(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "source" / "one.txt").write_bytes(b"one")
+    ours, theirs = os.openpty()
+    with serving(tmp_path / "target") as server:
+        skynet("trust", server["url"], "--fingerprint", server["fingerprint"])
+        process = subprocess.Popen(
+            command_line(
+                *("sync", "--once", "--source", tmp_path / "source", "--target", server["url"])
+            ),
+            env=environment(TERM="xterm"),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,  # else the question would go to the terminal of the tests
+        )
+        os.close(theirs)
+        screen = Screen(ours)
+        with process:
+            try:
+                screen.read_until(lambda: screen.seen.endswith(b": "))
+                # A bar would be drawn several times in this while.
+                drawn_meanwhile = screen.read(1.0)
+                screen.type(server["password"] + "\n")
+                screen.read_until(lambda: process.poll() is not None)
+                while screen.read(0.0):
+                    pass
+            finally:
+                process.kill()
+                os.close(ours)
+    assert drawn_meanwhile == b""
+    assert b"assword" in screen.seen
+    assert process.returncode == 0
+    assert b"source: connecting" in screen.seen
+    assert b"In sync" in screen.seen
+    assert (tmp_path / "target" / "one.txt").read_bytes() == b"one"
