@@ -245,8 +245,8 @@ class _Cycle:
             self.remote.prepare()
         lease = self._lease()
         with lease.held() as was_left_behind:
-            if was_left_behind:
-                self.remote.clear_temps()
+            if was_left_behind or found.strays:
+                self.remote.clear_temps(found.strays)
                 lease.beat()
                 if not self.audit:
                     self.audit = True

@@ -47,6 +47,11 @@ def is_reserved(path: bytes) -> bool:
     return last.startswith(_FOLDED_STRAY) or (last == _FOLDED_RESERVED and b"/" not in path)
 
 
+def is_stray(path: bytes) -> bool:
+    """Whether the path is a temporary file of ours that had to lie beside its target."""
+    return name(path).startswith(STRAY_TEMP)
+
+
 def folded(text: bytes) -> str:
     """The name as a file system that ignores case compares it."""
     return text.decode("utf-8", "surrogateescape").casefold()

@@ -22,7 +22,7 @@ from skynet.errors import Problem
 from skynet.index import STAT_UNKNOWN, Index
 from skynet.plan import Finding
 from skynet.remote import Facts, Listed
-from skynet.rules import Rules, colliding, folded, shown
+from skynet.rules import Rules, colliding, folded, is_stray, shown
 from skynet.scan import Listing, Root, identity, kind_of, settled, unreadable
 from skynet.tree import DIR, FILE, LINK, Entry, ancestors, is_closed, join, order, wire_time
 
@@ -36,6 +36,7 @@ class Survey:
     identities: of local files, to be recorded when their path is. settled: those of them whose
     content is known to be the synced one already. entries: local files, links and directories
     seen. skipped: how many local special files (`special`) and links (`links`) were left out.
+    strays: temporary files of ours that an audit met beside their targets.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Survey:
     settled: set[bytes] = field(default_factory=set)
     entries: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    strays: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,9 @@ class _Walk:
         local_kind = kind_of(status) if status is not None else None
         is_dir = DIR in (local_kind, *kinds)
         if self._scope.rules.hides(path, is_dir=is_dir):
-            if synced is not None or seen is not None:
+            if seen is not None and is_stray(path):
+                self.found.strays.append(path)
+            elif synced is not None or seen is not None:
                 self._keep(place)
             return None
         if local_kind == LINK and self._scope.symlinks == "skip":

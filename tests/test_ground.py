@@ -113,3 +113,13 @@ def test_without_an_audit_no_attributes_are_set_through_a_link(
     world.sync(audit=False)
     assert outside.stat().st_mode & 0o777 == 0o600
     world.check()
+
+
+def test_a_stray_temporary_file_beside_its_target_is_removed(world: World) -> None:
+    world.put({"d": {"f": b"1"}})
+    world.sync()
+    world.put_remote({"d": {".skynet-tmp-nonce-1": b"half of it"}})
+    world.put({"d": {"g": b"2"}})
+    world.sync()
+    assert not list((world.remote / "d").glob(".skynet-tmp-*"))
+    world.quiet()

@@ -166,10 +166,11 @@ class SftpRemote(OwnFiles):
             self._under_way -= len(outcomes)
             return outcomes
 
-    def clear_temps(self) -> int:
+    def clear_temps(self, strays: Sequence[bytes] = ()) -> int:
         """Remove what broken uploads left behind."""
+        beside = [self._carrier.full(path) for path in strays]
         temps = join(self._carrier.full(OWN), TEMPS)
-        return self._client.call(_empty(temps))
+        return self._client.call(_remove_all(beside)) + self._client.call(_empty(temps))
 
     def expire_trash(self, before: bytes) -> None:
         """Remove what was put into the trash under a stamp before `before`."""
@@ -293,6 +294,13 @@ def _empty(directory: bytes) -> Conversation[int]:
             expect_ok(reply)
         removed += 1
     return removed
+
+
+def _remove_all(paths: Sequence[bytes]) -> Conversation[int]:
+    for reply in (yield [wire.remove(path) for path in paths]):
+        if not is_status(reply, NO_SUCH_FILE):
+            expect_ok(reply)
+    return len(paths)
 
 
 def _expire(trash: bytes, before: bytes) -> Conversation[None]:

@@ -129,8 +129,8 @@ class Remote(Protocol):
     def remove(self, name: bytes) -> None:
         """Remove an own file; it is fine if it does not exist."""
 
-    def clear_temps(self) -> int:
-        """Remove what broken uploads left behind; how many files that was."""
+    def clear_temps(self, strays: Sequence[bytes] = ()) -> int:
+        """Remove what broken uploads left in `tmp/`, and these files; how many that was."""
 
     def expire_trash(self, before: bytes) -> None:
         """Remove what was put into the trash under a stamp that sorts before `before`."""

@@ -160,10 +160,10 @@ class MemoryRemote:
         self._called("remove", name, mutations=1)
         self._drop(join(OWN, name))
 
-    def clear_temps(self) -> int:
+    def clear_temps(self, strays: Sequence[bytes] = ()) -> int:
         self._called("clear_temps", b"", mutations=1)
         temps = join(OWN, TEMPS)
-        below = [path for path in self.tree if is_below(path, temps)]
+        below = [path for path in self.tree if is_below(path, temps) or path in strays]
         for path in below:
             self._drop(path)
         return len(below)
