@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -97,10 +97,10 @@ def test_a_lease_lost_while_temporary_files_were_cleared_ends_the_cycle(
     lease.write_bytes(b"token gone 4711 0000000001\n")
     before, plain = manifest_of(world), SftpRemote.clear_temps
 
-    def slow(remote: SftpRemote) -> int:
+    def slow(remote: SftpRemote, strays: Sequence[bytes] = ()) -> int:
         lease.write_bytes(theirs)
         world.monotonic += EXPIRY_SECONDS + 1
-        return plain(remote)
+        return plain(remote, strays)
 
     monkeypatch.setattr(SftpRemote, "clear_temps", slow)
     with pytest.raises(OwnedError) as caught:
