@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def surroundings(monitor: Monitor) -> Surroundings:
     """The real clocks and randomness, and what this machine is called."""
     return Surroundings(
-        clock=time.monotonic,
+        clock=_awake_or_asleep,
         sleep=time.sleep,
         now_ns=time.time_ns,
         token=os.urandom,
@@ -35,6 +36,16 @@ def surroundings(monitor: Monitor) -> Surroundings:
         pid_space=pid_space(),
         monitor=monitor,
     )
+
+
+def _awake_or_asleep() -> float:
+    """Seconds of a clock that never jumps, and goes on while the machine sleeps where it can.
+
+    A lease must not look fresh to a machine that has slept through its expiry.
+    """
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def endpoint(target: Target, login: Login) -> Endpoint:
