@@ -311,10 +311,8 @@ class _Cycle:
             self.ledger.record([effect(Record(f.path, f.remote)) for f in stale], {})
 
     def _trash(self) -> Trash:
-        moment = self._now().strftime("%Y-%m-%dT%H%M%SZ")
-        stamp = f"{moment}-{self.around.token(2).hex()}".encode()
         return Trash(
-            stamp,
+            self._stamp() + b"-" + self.around.token(2).hex().encode(),
             keep_deleted=self.mirror.trash_days > 0,
             keep_replaced=self.mirror.trash == "all",
         )
@@ -323,12 +321,13 @@ class _Cycle:
         """Compact the manifest if it is time; in runs that audit, empty old trash."""
         self.ledger.compact(lease.beat)
         if self.audit and self.mirror.trash_days:
-            oldest = self._now() - timedelta(days=self.mirror.trash_days)
             lease.beat()
-            self.remote.expire_trash(oldest.strftime("%Y-%m-%dT%H%M%SZ").encode())
+            self.remote.expire_trash(self._stamp(days_ago=self.mirror.trash_days))
 
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self.around.now_ns() / 1e9, UTC)
+    def _stamp(self, days_ago: int = 0) -> bytes:
+        """A moment as the trash names it: stamps sort as their moments do."""
+        moment = datetime.fromtimestamp(self.around.now_ns() / 1e9, UTC)
+        return (moment - timedelta(days=days_ago)).strftime("%Y-%m-%dT%H%M%SZ").encode()
 
     def _remember(self, found: Survey) -> None:
         """Keep the stat identities of files found to be unchanged, so they need no second look."""

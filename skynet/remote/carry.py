@@ -111,7 +111,7 @@ class Carrier:
     def _mkdir(self, op: Mkdir) -> Conversation[None]:
         path, attrs = self.full(op.path), self.attrs(op.entry)
         made, found = yield [wire.mkdir(path, attrs), wire.lstat(path)]
-        if not is_status(made, 0) and not is_directory(found):
+        if not is_status(made, OK) and not is_directory(found):
             expect_ok(made)  # and what stands there is not touched
         if attrs.mode is not None and not _has_mode(found, attrs.mode):
             # The server's umask has cut the mode of MKDIR, or the directory was there before.

@@ -22,6 +22,7 @@ from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation, Work
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
+    OK,
     expect_attrs,
     expect_handle,
     expect_names,
@@ -244,7 +245,7 @@ def _make_directories(path: bytes, mode: int | None) -> Conversation[None]:
 
 def _make_directory(path: bytes, mode: int | None) -> Conversation[None]:
     found, made = yield [wire.stat(path), wire.mkdir(path, wire.Attrs(mode=mode))]
-    if not is_directory(found) and not is_status(made, 0):
+    if not is_directory(found) and not is_status(made, OK):
         expect_ok(made)
 
 
