@@ -6,15 +6,17 @@ An ignored path is invisible on both sides: it is neither sent nor deleted.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore import GitIgnorePatternError
+from typing import TYPE_CHECKING
 
 from skynet.errors import ConfigError
 from skynet.tree import name
 
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
 RESERVED = b".skynet"  # at the root of both sides
 STRAY_TEMP = b".skynet-tmp-"  # begins temporary names outside the reserved directory
+PARKED = b".skynet-parked-"  # begins names in the root, while names are exchanged
 IGNORE_FILE = b".skynetignore"
 
 
@@ -22,34 +24,53 @@ class Rules:
     """Decides what is invisible. `patterns` are lines of gitignore syntax, later ones win."""
 
     def __init__(self, patterns: Iterable[str] = (), where: str = "ignore") -> None:
-        try:
-            self._spec = GitIgnoreSpec.from_lines(patterns)
-        except (GitIgnorePatternError, ValueError) as error:
-            raise ConfigError(
-                f"{where} holds a pattern that is not gitignore syntax: {error}. "
-                "Correct or remove that line."
-            ) from None
-        self._has_patterns = len(self._spec) > 0
+        lines = list(patterns)
+        self._spec = _compiled(lines, where) if lines else None
 
     def hides(self, path: bytes, *, is_dir: bool) -> bool:
         """Whether the path is invisible; its parent is known to be visible."""
         if is_reserved(path):
             return True
-        if not self._has_patterns:
+        if self._spec is None:
             return False
         text = path.decode("utf-8", "surrogateescape")
         return self._spec.match_file(text + "/" if is_dir else text)
 
 
+def _compiled(lines: list[str], where: str) -> GitIgnoreSpec | None:
+    """What matches the patterns; None if there are only comments."""
+    from pathspec import GitIgnoreSpec  # a tenth of the time to start, and most mirrors have none
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+
+    try:
+        spec = GitIgnoreSpec.from_lines(lines)
+    except (GitIgnorePatternError, ValueError) as error:
+        raise ConfigError(
+            f"{where} holds a pattern that is not gitignore syntax: {error}. "
+            "Correct or remove that line."
+        ) from None
+    return spec if len(spec) else None
+
+
 def is_reserved(path: bytes) -> bool:
     """Whether the path is skynet's own, on either side; in any case, as a server may ignore it."""
-    last = folded(name(path))
-    return last.startswith(_FOLDED_STRAY) or (last == _FOLDED_RESERVED and b"/" not in path)
+    last_name = name(path)
+    if not last_name.startswith(b"."):
+        return False  # as most names, without the cost of folding
+    last = folded(last_name)
+    if last.startswith(_FOLDED_STRAY):
+        return True
+    return b"/" not in path and (last == _FOLDED_RESERVED or last.startswith(_FOLDED_PARKED))
 
 
 def is_stray(path: bytes) -> bool:
     """Whether the path is a temporary file of ours that had to lie beside its target."""
     return name(path).startswith(STRAY_TEMP)
+
+
+def is_parked(path: bytes) -> bool:
+    """Whether the path is where something of ours waits while names are exchanged."""
+    return path.startswith(PARKED) and b"/" not in path
 
 
 def folded(text: bytes) -> str:
@@ -59,6 +80,7 @@ def folded(text: bytes) -> str:
 
 _FOLDED_RESERVED = folded(RESERVED)
 _FOLDED_STRAY = folded(STRAY_TEMP)
+_FOLDED_PARKED = folded(PARKED)
 
 
 def colliding(names: Collection[bytes]) -> dict[bytes, bytes]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from struct import pack
 
 import pytest
 
-from skynet.errors import ConnectError, LinkLost, SkynetError, TargetError
+from skynet.errors import ConnectError, LinkLost, RequestError, SkynetError, TargetError
 from skynet.remote.own import OwnFiles
 from skynet.sftp import replies, wire
+from skynet.sftp.channel import Session
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import expect_attrs, expect_ok
@@ -49,6 +51,7 @@ def test_openssh_says_what_it_can_do() -> None:
     with pipe_client() as client:
         found = client.capabilities
     assert (found.posix_rename, found.hardlink, found.statvfs) == (True, True, True)
+    assert found.copy_data
     assert found.max_write == found.max_read == 255 * 1024
     assert found.max_handles > 0
 
@@ -58,6 +61,7 @@ def test_a_server_without_extensions_gets_what_version_three_allows() -> None:
     with client_over(connection) as client:
         found = client.capabilities
     assert (found.posix_rename, found.hardlink, found.statvfs) == (False, False, False)
+    assert not found.copy_data
     assert (found.max_write, found.max_read, found.max_handles) == (32768, 32768, 0)
 
 
@@ -200,6 +204,51 @@ def test_a_server_with_few_handles_is_not_asked_for_more(target: bytes) -> None:
         )
         assert {end.error for end in ends.wait(150)} == {None}
     assert connection.most_open <= 2 * client.capabilities.max_handles
+
+
+def test_a_server_with_fewer_handles_than_it_says_gets_all_files(
+    target: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "bound_handles", lambda *_: None)
+    connection = FaultConnection(open_files=20)
+    ends = Ends()
+    with client_over(connection, channels=2) as client:
+        sendings = [Sending(target, b"%d" % number) for number in range(900)]
+        submit_all(
+            client, ends, ((s.path, s.conversation(client, BytesSource(b"x"))) for s in sendings)
+        )
+        assert {end.error for end in ends.wait(900)} == {None}
+    # Each file is opened once, and again when it was refused: seldom after the first windowful.
+    assert connection.seen.count("OPEN") < 2 * 900
+
+
+def test_a_server_that_opens_no_file_is_asked_once_for_each() -> None:
+    def refuses(request: Asked) -> Iterable[bytes]:
+        return [frames.status(request.request_id, replies.FAILURE)]
+
+    ends = Ends()
+    with client_over(ScriptedConnection(greeting(refuses))) as client:
+        sendings = [Sending(b"/d", b"%d" % number) for number in range(50)]
+        submit_all(
+            client, ends, ((s.path, s.conversation(client, BytesSource(b"x"))) for s in sendings)
+        )
+        assert all(isinstance(end.error, RequestError) for end in ends.wait(50))
+        assert client.counts["requests"] == 50
+
+
+def test_whoever_waits_for_a_file_to_close_hears_of_the_broken_link(target: bytes) -> None:
+    connection = FaultConnection(open_files=12)
+    ends = Ends()
+    with client_over(connection, channels=1) as client:
+        connection.arm(lambda _, request: Act.STALL if request.kind == "CLOSE" else None)
+        sendings = [Sending(target, b"%d" % number) for number in range(100)]
+        submit_all(
+            client, ends, ((s.path, s.conversation(client, BytesSource(b"x"))) for s in sendings)
+        )
+        while "CLOSE" not in connection.seen:
+            time.sleep(0.01)
+        client.close()
+        assert all(isinstance(end.error, LinkLost) for end in ends.wait(100))
 
 
 # Deadlines --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from skynet.errors import LinkLost, RequestError
 from skynet.ops import Upload
-from skynet.remote import SftpRemote, carry
+from skynet.remote import SftpRemote, send
 from skynet.remote import sftp as room
 from skynet.remote.turnstile import Turnstile
 from skynet.sftp.conversation import Conversation, Done, Work
@@ -29,7 +29,7 @@ CHANNELS = 4
 
 @pytest.fixture(autouse=True)
 def small_files_are_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carry, "WIDE_FROM", 10 * PIECE)
+    monkeypatch.setattr(send, "WIDE_FROM", 10 * PIECE)
 
 
 @contextmanager
@@ -42,6 +42,7 @@ def remote_over(connection: FaultConnection, target: Path) -> Iterator[SftpRemot
             if thread.name == "sftp-open":
                 thread.join(20)
         assert client.width == CHANNELS
+        connection.arm(connection.fault)
         yield remote
 
 
@@ -167,3 +168,21 @@ def noting(told: list[int], number: int) -> Done:
 
 def idle() -> Conversation[None]:
     yield []
+
+
+def test_many_uploads_go_into_several_temporary_directories(tmp_path: Path) -> None:
+    many = 4 * room.MANY
+    with remote_over(FaultConnection(), tmp_path / "t") as remote:
+        for number in range(many):
+            remote.submit(upload(b"%d" % number, b"x"), source(b"x"))
+        ended = 0
+        while ended < many:
+            outcomes = remote.wait(5)
+            assert {outcome.error for outcome in outcomes} == {None}
+            ended += len(outcomes)
+        temps = tmp_path / "t/.skynet/tmp"
+        assert {path.name for path in temps.iterdir()} == set("01234567")
+        assert remote.clear_temps() == 8
+        assert not list(temps.iterdir())
+        # They are gone now, and the next upload makes what it needs.
+        assert do(remote, upload(b"again", b"y"), b"y").error is None

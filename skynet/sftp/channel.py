@@ -1,24 +1,29 @@
 """One SFTP channel, and many conversations at once over it.
 
-A session has two threads: the sender starts conversations and writes requests, many to one send;
-the reader parses replies in bulk and resumes conversations. So hundreds of files are under way on
-a channel, and a server that is slow to answer never keeps requests from being sent. A
-conversation runs on one thread at a time. A broken session never goes on, since half a packet
-may be lost.
+A session has two threads. The reader parses replies in bulk, resumes conversations, starts new ones
+and sends what they ask, as long as the server takes it without waiting. Else the sender does that:
+so hundreds of files are under way, waking few threads, and a server that is slow to read never
+keeps its answers from being read. A conversation runs on one thread at a time. A broken session
+never goes on, since half a packet may be lost.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from skynet.errors import LinkLost, ProtocolError, SkynetError
 from skynet.sftp import replies, wire
-from skynet.sftp.conversation import Conversation, Done, Everywhere, Lanes, Work
-from skynet.sftp.replies import Reply
+from skynet.sftp.conversation import Conversation, Crowded, Done, Everywhere, Lanes, Work
+from skynet.sftp.pace import Pace
+from skynet.sftp.replies import Handle, Reply
+from skynet.sftp.stream import PacedStream, Stream
+from skynet.sftp.window import Window
 from skynet.sftp.wire import Request
 
 WINDOW = 512  # conversations under way on a channel
@@ -27,19 +32,6 @@ SEND_SLICE = 128 * 1024  # bytes handed to the transport at once; progress is no
 OUTGOING_LIMIT = 4 << 20  # bytes waiting to be sent beyond which no conversation is started
 RECEIVE = 256 * 1024
 LAST_REQUEST_ID = 0xFFFF_0000  # ids are 32 bits wide; a channel this old is given up
-
-
-class Stream(Protocol):
-    """A byte stream to an SFTP server: a channel of SSH, or a pipe to a server process."""
-
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it; LinkLost when the link is gone."""
-
-    def recv(self, limit: int) -> bytes:
-        """Some bytes, at most `limit`; b"" when the server has closed the stream."""
-
-    def close(self) -> None:
-        """Give the stream up; a blocked `recv` returns."""
 
 
 class _Talk:
@@ -77,25 +69,37 @@ class Session:
         work: deque[Work],
         on_lost: Done,
         everywhere: Callable[[Everywhere, Callable[[], bool], Done], None],
+        pace: Pace | None = None,
     ) -> None:
-        self._stream = stream
+        # A paced stream cuts what it sends itself, and notes the progress of each slice.
+        self._stream = stream if pace is None else PacedStream(stream, pace, self._note_progress)
+        self._send_slice = SEND_SLICE if pace is None else sys.maxsize
         self._work = work
         self._pinned: deque[Work] = deque()
         self._on_lost = on_lost
         self._everywhere = everywhere
         self._packets = replies.Packets()
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._sending = threading.Lock()  # held while packets are handed to the stream
         self._outgoing: list[bytes | memoryview] = []
         self._outgoing_bytes = 0
-        self._pending: dict[int, tuple[_Talk, int]] = {}
+        # Request number: who asked, which of its requests it is, and whether it closes a file.
+        self._pending: dict[int, tuple[_Talk, int, bool]] = {}
         self._next_id = 0
-        self._running = 0  # weight of the conversations begun and not ended
-        self._window = WINDOW
+        self._open_files = 0  # counted by the reader
+        self._requests = 0
+        self._mutations = 0
+        self._window: Window[_Talk] = Window(WINDOW)
         self._ended: LinkLost | None = None
         self._progress = monotonic()
         self._owed = True  # the server owes the greeting
         self.has_started = False
-        self.counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many `requests` were sent, and how many `mutations` among them."""
+        return Counter(requests=self._requests, mutations=self._mutations)
 
     def greet(self) -> dict[bytes, bytes]:
         """Exchange INIT and VERSION; the server's extensions."""
@@ -111,7 +115,7 @@ class Session:
     def bound_handles(self, max_handles: int) -> None:
         """Keep the files open at once below `max_handles` (0: not known)."""
         if max_handles:
-            self._window = max(1, min(WINDOW, max_handles - 4))
+            self._window.narrow(max_handles - 4)
 
     def start(self, name: str) -> None:
         """Begin to take work."""
@@ -147,26 +151,38 @@ class Session:
             if self._ended is not None:
                 return
             self._ended = error
-            talks = {id(talk): talk for talk, _ in self._pending.values()}
-            self._pending.clear()
             self._outgoing.clear()
             pinned = list(self._pinned)
             self._pinned.clear()
             self._wake.notify_all()
         self._stream.close()
-        for talk in talks.values():
+        self._abandon_refused(error)
+        for talk in self._take_pending():
             self._abandon(talk, error)
         for work in pinned:
             work.conversation.close()
             work.done(None, error)
+
+    def _take_pending(self) -> Iterable[_Talk]:
+        """The conversations that wait for replies; the reader may take some of them away yet.
+
+        A request belongs to whoever pops it, so no conversation is both abandoned and resumed.
+        """
+        talks: dict[int, _Talk] = {}
+        while self._pending:
+            with suppress(KeyError):  # the reader popped the last one
+                _, (talk, _, _) = self._pending.popitem()
+                talks[id(talk)] = talk
+        return talks.values()
 
     # The sender's thread.
 
     def _send_loop(self) -> None:
         try:
             while self._wait_for_something_to_send():
-                self._start_conversations()
-                self._flush()
+                with self._sending:
+                    self._start_conversations()
+                    self._flush()
         except (LinkLost, OSError, EOFError) as error:
             self._lose(error)
 
@@ -179,11 +195,7 @@ class Session:
     def _may_start(self) -> bool:
         if self._pinned:
             return True
-        return (
-            bool(self._work)
-            and self._running < self._window
-            and self._outgoing_bytes < OUTGOING_LIMIT
-        )
+        return bool(self._work) and self._window.has_room and self._outgoing_bytes < OUTGOING_LIMIT
 
     def _start_conversations(self) -> None:
         for _ in range(START_AT_ONCE):
@@ -193,18 +205,21 @@ class Session:
                 work = self._pinned.popleft() if self._pinned else self._work.popleft()
             except IndexError:  # another session was quicker
                 return
-            with self._wake:
-                self._running += work.weight
+            self._window.enter(work.weight)
             self._advance(_Talk(work.conversation, work.done, None, work.weight))
 
     def _flush(self) -> None:
-        with self._wake:
+        """Hand what is to be sent to the stream; only who holds `_sending` may."""
+        with self._lock:
             chunks, self._outgoing = self._outgoing, []
             self._outgoing_bytes = 0
         buffer = memoryview(b"".join(chunks))
-        for start in range(0, len(buffer), SEND_SLICE):
-            self._stream.send(buffer[start : start + SEND_SLICE])
-            self._progress = monotonic()
+        for start in range(0, len(buffer), self._send_slice):
+            self._stream.send(buffer[start : start + self._send_slice])
+            self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._progress = monotonic()
 
     # The reader's thread.
 
@@ -213,9 +228,25 @@ class Session:
             while self._ended is None:
                 for packet in self._packets.feed(self._receive()):
                     self._deliver(packet)
-                self.kick()
+                if not self._send_at_once():
+                    self.kick()
         except (LinkLost, ProtocolError, OSError, EOFError) as error:
             self._lose(error)
+
+    def _send_at_once(self) -> bool:
+        """Start and send what can be; False if something is left for the sender."""
+        if not self._sending.acquire(blocking=False):
+            return False
+        try:
+            while True:
+                self._start_conversations()
+                if not self._outgoing:
+                    return not self._may_start()
+                if self._outgoing_bytes > self._stream.room:
+                    return False
+                self._flush()
+        finally:
+            self._sending.release()
 
     def _receive(self) -> bytes:
         data = self._stream.recv(RECEIVE)
@@ -226,12 +257,13 @@ class Session:
 
     def _deliver(self, packet: bytes) -> None:
         request_id, reply = replies.parse_reply(packet)
-        with self._wake:  # `end` takes all that is pending at once, and tells it
-            talk, slot = self._pending.pop(request_id, (None, 0))
-        if talk is None:
+        asked = self._pending.pop(request_id, None)
+        if asked is None:
             if self._ended is not None:
                 return
             raise ProtocolError(f"The server answered request {request_id}, never sent.")
+        talk, slot, closes = asked
+        self._open_files += isinstance(reply, Handle) - closes
         talk.replies[slot] = reply
         talk.missing -= 1
         if not talk.missing:
@@ -258,6 +290,8 @@ class Session:
                 self._run_lanes(talk, step)
             elif isinstance(step, Everywhere):
                 self._run_everywhere(talk, step)
+            elif isinstance(step, Crowded):
+                self._hold_back(talk)
             else:
                 self._post(talk, step)
 
@@ -267,12 +301,19 @@ class Session:
         for conversation in lanes.conversations:
             self._advance(_Talk(conversation, None, talk))
 
+    def _hold_back(self, talk: _Talk) -> None:
+        if not (self._open_files > 0 and self._window.refuse(talk, talk.weight)):
+            talk.replies = [replies.UNANSWERED]
+            self._advance(talk)
+        elif self._ended is not None:
+            self._abandon_refused(self._ended)
+
     def _run_everywhere(self, talk: _Talk, step: Everywhere) -> None:
         talk.replies = []
         talk.lanes = 1  # so that none is the last before all are pinned
 
         def begin() -> bool:
-            with self._wake:
+            with self._lock:
                 talk.lanes += not step.ended
             return not step.ended
 
@@ -286,7 +327,7 @@ class Session:
     def _post(self, talk: _Talk, requests: Sequence[Request]) -> None:
         talk.replies = [replies.UNANSWERED] * len(requests)
         talk.missing = len(requests)
-        with self._wake:
+        with self._lock:
             ended = self._ended
             used_up = self._next_id + len(requests) > LAST_REQUEST_ID
             if ended is None and not used_up:
@@ -304,29 +345,30 @@ class Session:
     def _enqueue(self, talk: _Talk, slot: int, request: Request) -> None:
         request_id = self._next_id
         self._next_id += 1
-        self._pending[request_id] = (talk, slot)
-        self._outgoing.append(wire.frame(request, request_id))
+        self._pending[request_id] = (talk, slot, request.kind == wire.CLOSE)
+        head = wire.frame(request, request_id)
+        self._outgoing.append(head)
         if request.data:
             self._outgoing.append(request.data)
-        self._outgoing_bytes += len(request.body) + len(request.data)
-        self.counts["requests"] += 1
-        if request.mutates:
-            self.counts["mutations"] += 1
+        self._outgoing_bytes += len(head) + len(request.data)
+        self._requests += 1
+        self._mutations += request.mutates
 
     def _finish(self, talk: _Talk, result: object, error: BaseException | None) -> None:
         if talk.parent is not None:
             self._finish_lane(talk.parent, error)
             return
-        with self._wake:
-            self._running -= talk.weight
-            self._wake.notify()
+        refused = self._window.leave(talk.weight)
         if talk.done is not None:
             talk.done(result, error)
+        if refused is not None:
+            refused.replies = []
+            self._advance(refused)
 
     def _finish_lane(
         self, parent: _Talk, error: BaseException | None, step: Everywhere | None = None
     ) -> None:
-        with self._wake:  # lanes begin on one thread and may end on another
+        with self._lock:  # lanes begin on one thread and may end on another
             parent.lanes -= 1
             parent.error = parent.error or error
             last = parent.lanes == 0
@@ -339,6 +381,10 @@ class Session:
         """End a conversation without a chance to send more."""
         talk.generator.close()
         self._finish(talk, None, error)
+
+    def _abandon_refused(self, error: LinkLost) -> None:
+        for talk in self._window.clear():
+            self._abandon(talk, error)
 
     def _lose(self, error: BaseException) -> None:
         if not isinstance(error, SkynetError):

@@ -8,7 +8,8 @@ of their replies; so the `yield`s of a function are its round trips:
         return replies.expect_attrs(reply).size or 0
 
 It may also yield Lanes: conversations that run side by side on its channel and are waited for
-together; or Everywhere: one such conversation on every channel.
+together; Everywhere: one such conversation on every channel; or CROWDED, when the server refuses
+to open more files.
 """
 
 from __future__ import annotations
@@ -53,7 +54,17 @@ class Everywhere:
         return True
 
 
-Step = Sequence[Request] | Lanes | Everywhere
+class Crowded:
+    """The server has refused to open one file more.
+
+    The conversation goes on when another of its channel has ended, and is sent [] then; or at once
+    if no file is open there, so that this cannot be the reason, and is sent [UNANSWERED].
+    """
+
+
+CROWDED = Crowded()
+
+Step = Sequence[Request] | Lanes | Everywhere | Crowded
 Conversation = Generator[Step, list[Reply], T]
 Done = Callable[[Any, BaseException | None], None]
 

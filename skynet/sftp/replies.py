@@ -75,6 +75,8 @@ class Extended(NamedTuple):
 
 Reply = Status | Handle | Data | Names | Attrs | Extended
 
+DONE = Status(OK, b"")
+_OK_CODE = _INT.pack(OK)
 UNANSWERED: Reply = Status(FAILURE, b"not answered")  # stands for a reply that is still to come
 
 
@@ -157,16 +159,33 @@ _USUAL_ATTRS = Struct(">IQIIIII")
 def _names(packet: bytes) -> Names:
     (count,) = _unpack(">I", packet, 5)
     offset, names = 9, []
+    number_at, usual_at, make = _INT.unpack_from, _USUAL_ATTRS.unpack_from, tuple.__new__
+    try:
+        for _ in range(count):
+            start = offset + 4
+            end = start + number_at(packet, offset)[0]
+            # The `ls -l` line that follows is nothing anybody may rely on.
+            offset = end + 4 + number_at(packet, end)[0]
+            flags, size, _, _, mode, atime, mtime = usual_at(packet, offset)
+            if flags == _USUAL_FLAGS:
+                attrs = make(Attrs, (size, mode, atime, mtime))
+                offset += 32
+            else:
+                attrs, offset = _attrs(packet, offset)
+            names.append(make(Name, (packet[start:end], attrs)))
+    except error:
+        return _unusual_names(packet, count)
+    return Names(names)
+
+
+def _unusual_names(packet: bytes, count: int) -> Names:
+    """A listing whose last attributes are shorter than OpenSSH's, or that ends too early."""
+    offset, names = 9, []
     for _ in range(count):
         text, offset = _string(packet, offset)
-        _, offset = _string(packet, offset)  # the `ls -l` line, which nobody may rely on
-        if len(packet) - offset >= 32 and _INT.unpack_from(packet, offset)[0] == _USUAL_FLAGS:
-            _, size, _, _, mode, atime, mtime = _USUAL_ATTRS.unpack_from(packet, offset)
-            names.append(Name(text, Attrs(size, mode, atime, mtime)))
-            offset += 32
-        else:
-            attrs, offset = _attrs(packet, offset)
-            names.append(Name(text, attrs))
+        _, offset = _string(packet, offset)
+        attrs, offset = _attrs(packet, offset)
+        names.append(Name(text, attrs))
     return Names(names)
 
 
@@ -174,9 +193,11 @@ def parse_reply(packet: bytes) -> tuple[int, Reply]:
     """(request id, reply) of one packet without its length field."""
     kind, request_id = _unpack(">BI", packet, 0)
     if kind == _STATUS:
+        if packet[5:9] == _OK_CODE:
+            return request_id, DONE
         (code,) = _unpack(">I", packet, 5)
         # Version 3 requires a message; some servers leave it out.
-        message = _string(packet, 9)[0] if code != OK and len(packet) > 9 else b""
+        message = _string(packet, 9)[0] if len(packet) > 9 else b""
         return request_id, Status(code, message)
     if kind == _HANDLE:
         return request_id, Handle(_string(packet, 5)[0])

@@ -36,6 +36,10 @@ class Channel(Protocol):
     def close(self) -> None:
         """Close the channel and tell the server."""
 
+    @property
+    def out_window_size(self) -> int:
+        """Bytes that the server has promised to take."""
+
 
 class Transport(Protocol):
     """An SSH session of the library below."""
@@ -131,6 +135,11 @@ class Stream:
         if not data and not self._channel.eof_received and not self._closed:
             raise self._connection.lost()
         return data
+
+    @property
+    def room(self) -> int:
+        """Bytes that the server has promised to take."""
+        return self._channel.out_window_size
 
     def close(self) -> None:
         """End the stream; on a stalled link the farewell is given up after a moment."""

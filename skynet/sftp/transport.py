@@ -22,6 +22,7 @@ from skynet.sftp.library import paramiko
 WINDOW_BYTES = 8 * 2**20
 # RFC 4253 asks for packets up to 35,000 bytes; a server that sends far more is broken or hostile.
 MAX_PACKET_BYTES = 2**20
+RECEIVE_BYTES = 64 * 2**10
 MAX_GREETING_BYTES = 16 * 2**10
 # On a slow link the answer to a rekey stands behind megabytes that are on their way. paramiko's
 # own 30 s broke long uploads; a link that is really dead is noticed by others before this.
@@ -31,6 +32,26 @@ REKEY_SECONDS = 300.0
 _paramiko_log = logging.getLogger("paramiko")
 _paramiko_log.addHandler(logging.NullHandler())
 _paramiko_log.propagate = False
+
+
+class Buffered:
+    """A socket that is read in large pieces: paramiko reads each packet in two small ones."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._data = b""
+        self._at = 0
+
+    def recv(self, n: int) -> bytes:
+        """At most n bytes."""
+        if self._at == len(self._data):
+            self._data, self._at = self._sock.recv(RECEIVE_BYTES), 0
+        piece = self._data[self._at : self._at + n]
+        self._at += len(piece)
+        return piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class Packetizer(paramiko.packet.Packetizer):  # type: ignore[misc]  # the base is untyped
@@ -59,7 +80,9 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
     """An SSH session that prefers AES-GCM, asks for known host keys first, and hears farewells."""
 
     def __init__(self, sock: Any, hop: Hop, known: Sequence[KnownKey]) -> None:
-        super().__init__(sock, default_window_size=WINDOW_BYTES, packetizer_class=Packetizer)
+        super().__init__(
+            Buffered(sock), default_window_size=WINDOW_BYTES, packetizer_class=Packetizer
+        )
         self.farewell = ""
         self.auth_timeout = None
         self.clear_to_send_timeout = REKEY_SECONDS

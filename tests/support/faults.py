@@ -14,8 +14,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from skynet.errors import LinkLost
-from skynet.sftp.channel import Stream
 from skynet.sftp.replies import parse_version
+from skynet.sftp.stream import Stream
 from tests.support import frames
 from tests.support.frames import Asked, Frames
 from tests.support.pipes import PipeConnection, PipeStream
@@ -139,6 +139,10 @@ class FaultStream:
             raise data
         self._rest = data[limit:]
         return data[:limit]
+
+    @property
+    def room(self) -> int:
+        return self._pipe.room
 
     def close(self) -> None:
         self._pipe.close()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from skynet.errors import ConnectError, LinkLost
-from skynet.sftp.channel import Stream
 from skynet.sftp.client import Client, Connection
+from skynet.sftp.stream import Stream
 
 PLACES = (
     "/usr/lib/openssh/sftp-server",
@@ -56,6 +56,8 @@ class PipeStream:
         if not data and self.reason:
             raise LinkLost(self.reason)
         return data
+
+    room = 64 << 10  # less than what a socket buffers
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -46,6 +46,8 @@ class ScriptedStream:
         self._rest = data[limit:]
         return data[:limit]
 
+    room = 1 << 20
+
     def close(self) -> None:
         self.closed = True
         self._answers.put(b"")
