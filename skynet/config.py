@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 
 import platformdirs
 
+from skynet.bandwidth import UNLIMITED, Bandwidth, parse_bandwidth
 from skynet.errors import ConfigError, SourceError, UsageError
 from skynet.keys import (
     DEFAULTS,
@@ -77,8 +78,10 @@ class Mirror:
     foreign: Literal["ask", "keep", "trash"] = "ask"
     trash: Literal["deleted", "all"] = "deleted"
     trash_days: int = 7
+    verify_patches: Literal["size", "read-back"] = "size"
     max_delete: MaxDelete = field(default_factory=MaxDelete)
     channels: int = 8
+    bwlimit: Bandwidth = UNLIMITED
     state_dir: Path
 
 
@@ -94,6 +97,7 @@ class Options:
     known_hosts: Path | None = None
     complete_sync: bool | None = None
     state_dir: Path | None = None
+    bwlimit: str | None = None
 
 
 def state_base(options: Options, environ: Mapping[str, str], cwd: Path) -> Path:
@@ -190,6 +194,11 @@ def _overrides(options: Options, environ: Mapping[str, str], cwd: Path) -> dict[
     }
     if options.complete_sync is not None:
         found["complete_sync"] = options.complete_sync
+    if options.bwlimit is not None:
+        try:
+            found["bwlimit"] = parse_bandwidth(options.bwlimit)
+        except ConfigError as error:
+            raise ConfigError(f"--bwlimit: {error}") from None
     return found
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skynet.bandwidth import parse_bandwidth
 from skynet.errors import ConfigError
 from skynet.target import parse_target, printable, redacted
 
@@ -138,6 +139,10 @@ _TARGET = Rule(
 )
 _STRINGS = Rule('a list of strings, as in ["*.tmp", "cache/"]', _strings)
 _COMMAND = Rule('a list of strings, as in ["pass", "show", "host"], or one string', _command)
+_BANDWIDTH = Rule(
+    'a rate as "10M" (MiB a second), "off", or a timetable as "08:00 2M, 18:00 off"',
+    lambda value, _base: parse_bandwidth(_fit(value, isinstance(value, str))),
+)
 _MAX_DELETE = Rule('a share as "50%", a number as 1000, or both: ["50%", 1000]', _max_delete)
 
 KEYS: dict[str, Key] = {
@@ -157,8 +162,12 @@ KEYS: dict[str, Key] = {
     "foreign": Key(_one_of("ask", "keep", "trash"), "remote files not ours, in complete-sync"),
     "trash": Key(_one_of("deleted", "all"), "what the trash keeps; all: overwritten files too"),
     "trash_days": Key(_whole(0, 36500), "days until the trash may be emptied; 0 deletes at once"),
+    "verify_patches": Key(
+        _one_of("size", "read-back"), "what is checked of a file made on the server of its parts"
+    ),
     "max_delete": Key(_MAX_DELETE, "a plan that deletes more is held", '["50%", 1000]'),
     "channels": Key(_whole(1, 64), "how many SSH channels carry data at once"),
+    "bwlimit": Key(_BANDWIDTH, "bytes a second sent at most, by this machine's clock", '"off"'),
     "state_dir": Key(_PATH, "where skynet remembers what it saw", "the user's state directory"),
 }
 DEFAULTS = {name: key for name, key in KEYS.items() if name not in ("source", "target")}

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skynet.bandwidth import Bandwidth
 from skynet.config import Login, Mirror, Target
+from skynet.cycle import Surroundings
 from skynet.lease import pid_space
 from skynet.monitor import Monitor, Stage
-from skynet.reconcile import Surroundings
 from skynet.remote import Remote, SftpRemote
 from skynet.serve import ServeOptions
 from skynet.sftp.client import Client
+from skynet.sftp.pace import Pace
 from skynet.state import make_private
 
 if TYPE_CHECKING:
@@ -76,10 +78,32 @@ def connector(
         connection = dial(endpoint(mirror.target, mirror.login), prompter=prompter, environ=environ)
         server = f"{connection.description} ({connection.server_version})"
         monitor(Stage(f"connected to {server}"))
-        client = Client(connection, channels=mirror.channels, timeout=mirror.login.timeout)
-        return SftpRemote(client, mirror.target.path, os.urandom(5).hex())
+        client = Client(
+            connection,
+            channels=mirror.channels,
+            timeout=mirror.login.timeout,
+            pace=_pace(mirror.bwlimit),
+        )
+        reads_back = mirror.verify_patches == "read-back"
+        return SftpRemote(client, mirror.target.path, os.urandom(5).hex(), reads_back=reads_back)
 
     return connect
+
+
+def _pace(bwlimit: Bandwidth) -> Pace | None:
+    """What keeps one connection to `bwlimit`, by this machine's local time; None if nothing must.
+
+    The time of day is asked again and again, so a change counts in the middle of an upload, and
+    daylight saving is what the local clock makes of it.
+    """
+    if not bwlimit.is_limited:
+        return None
+
+    def rate() -> int | None:
+        now = time.localtime()
+        return bwlimit.rate_at(now.tm_hour, now.tm_min)
+
+    return Pace(rate)
 
 
 def serve_options(options: ServeOptions, password_file: Path | None) -> ServeOptions:

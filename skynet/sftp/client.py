@@ -18,8 +18,10 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.sftp import replies, wire
-from skynet.sftp.channel import Session, Stream
+from skynet.sftp.channel import Session
 from skynet.sftp.conversation import Conversation, Done, Everywhere, Work
+from skynet.sftp.pace import Pace
+from skynet.sftp.stream import Stream
 
 T = TypeVar("T")
 
@@ -68,13 +70,30 @@ class Capabilities:
         """Whether free space can be asked for."""
         return b"statvfs@openssh.com" in self.extensions
 
+    @property
+    def copy_data(self) -> bool:
+        """Whether the server copies from one open file to another."""
+        return b"copy-data" in self.extensions
+
 
 class Client:
-    """Runs conversations over one connection. Sessions are opened on demand, up to `channels`."""
+    """Runs conversations over one connection. Sessions are opened on demand, up to `channels`.
 
-    def __init__(self, connection: Connection, *, channels: int = 4, timeout: float = 60.0) -> None:
+    pace: how fast all of them together may send, None for as fast as can be. With a pace, one more
+    channel serves `call` alone.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        channels: int = 4,
+        timeout: float = 60.0,
+        pace: Pace | None = None,
+    ) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._pace = pace
         self._work: deque[Work] = deque()
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
@@ -84,9 +103,14 @@ class Client:
         self._opening = 0
         self._closed = threading.Event()
         self._lost: SkynetError | None = None
+        self._aside: Session | None = None
         threading.Thread(target=self._supervise, name="sftp-supervisor", daemon=True).start()
         try:
             self.capabilities = self._open_first()
+            if pace is not None:
+                # Under a limit megabytes wait on a channel; who calls, as to keep the lease, must
+                # not stand behind them.
+                self._aside = self._try_to_open(aside=True)
         except BaseException:
             self.close()
             raise
@@ -115,7 +139,10 @@ class Client:
     def call(self, conversation: Conversation[T]) -> T:
         """Run a conversation and wait for it. The supervisor bounds the wait."""
         answer: _Answer[T] = _Answer()
-        self.submit(conversation, answer.set)
+        if self._aside is None:
+            self.submit(conversation, answer.set)
+        else:
+            self._aside.pin(Work(conversation, cast("Done", answer.set), 0))
         return answer.get()
 
     def widen(self) -> None:
@@ -126,7 +153,7 @@ class Client:
         """
         with self._lock:
             useful = next(n for limit, n in USEFUL_CHANNELS if self.round_trip < limit)
-            missing = min(useful, self._wanted) - len(self._sessions) - self._opening
+            missing = min(useful, self._wanted) - len(self._carrying()) - self._opening
             self._opening += max(0, missing)
         for _ in range(missing):
             threading.Thread(target=self._open_another, name="sftp-open", daemon=True).start()
@@ -160,29 +187,41 @@ class Client:
         return capabilities
 
     def _open_another(self) -> None:
-        session = None
         try:
-            session = self._new_session()
-            session.greet()
-            session.bound_handles(self.capabilities.max_handles)
-            self._let_join(session)
-        except (ConnectError, LinkLost, OSError, EOFError):
-            # The server has fewer sessions to give: what is open must do, and does.
-            with self._lock:
-                if session is not None:
-                    self._sessions.remove(session)
-                self._wanted = len(self._sessions)
-            if session is not None:
-                session.end(LinkLost("The server did not take up this channel."))
+            if self._try_to_open() is None:
+                # The server has fewer sessions to give: what is open must do, and does.
+                with self._lock:
+                    self._wanted = len(self._carrying())
         finally:
             with self._lock:
                 self._opening -= 1
 
-    def _new_session(self) -> Session:
+    def _try_to_open(self, *, aside: bool = False) -> Session | None:
+        """One more session at work, for `call` alone if it is `aside`; None if none can be had."""
+        session = None
+        try:
+            session = self._new_session(aside=aside)
+            session.greet()
+            session.bound_handles(self.capabilities.max_handles)
+            self._let_join(session)
+        except (ConnectError, LinkLost, OSError, EOFError):
+            if session is not None:
+                with self._lock:
+                    self._sessions.remove(session)
+                session.end(LinkLost("The server did not take up this channel."))
+            return None
+        return session
+
+    def _carrying(self) -> list[Session]:
+        """The sessions that carry what is submitted."""
+        return [session for session in self._sessions if session is not self._aside]
+
+    def _new_session(self, *, aside: bool = False) -> Session:
         stream = self._connection.open_stream()
         with self._lock:
-            work = self._work if len(self._sessions) < SHARING_CHANNELS else deque[Work]()
-            session = Session(stream, work, self._on_lost, self._run_everywhere)
+            shares = not aside and len(self._carrying()) < SHARING_CHANNELS
+            work = self._work if shares else deque[Work]()
+            session = Session(stream, work, self._on_lost, self._run_everywhere, self._pace)
             self._sessions.append(session)
         return session
 
@@ -190,7 +229,7 @@ class Client:
         with self._lock:
             self._shared = [each for each in self._shared if not each[0].ended]
             self._shared.append((step, begin, done))
-            sessions = [session for session in self._sessions if session.has_started]
+            sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:
             _join(session, step, begin, done)
 
