@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+CUT_AT = 0.6
 PEERS = ("rsync", "rclone", "sftp", "lftp")
 SKYNET = "skynet"
 
-Kind = Literal["first", "unchanged", "startup"]
+Kind = Literal["first", "unchanged", "resume", "startup"]
 
 
 class BenchError(Exception):
@@ -42,10 +43,11 @@ class Bar(NamedTuple):
     """What a full-sized item must not exceed.
 
     measure "ratio": skynet's seconds by those of the best of `peers`, in the same round;
-    "memory": skynet's peak in bytes; "cpu": its processor seconds.
+    "memory": skynet's peak in bytes; "cpu": its processor seconds; "sent": what it moved on the
+    wire, by the size of the data.
     """
 
-    measure: Literal["ratio", "memory", "cpu"]
+    measure: Literal["ratio", "memory", "cpu", "sent"]
     limit: float
     peers: tuple[str, ...] = ()
 
@@ -55,6 +57,7 @@ class Item:
     """One piece of work that skynet and its peers are timed at.
 
     kind: "first" syncs to an empty target, "unchanged" syncs when nothing is to be done,
+    "resume" kills a first sync at CUT_AT of its data and counts what it and the next one move,
     "startup" asks for the version. rtt_ms: the round trip of the link. patience: how many times
     the time-out of peers they get here. quick_scale: the size under --quick; None leaves it out.
     """
@@ -80,6 +83,11 @@ class Item:
         )
 
     @property
+    def size(self) -> int:
+        """Bytes of the data, where all files of a batch have one size."""
+        return sum(batch.count * batch.largest for batch in self.batches)
+
+    @property
     def is_single_file(self) -> bool:
         """Whether rsync is told to send whole files (-W), there being but one."""
         return sum(batch.count for batch in self.batches) == 1
@@ -91,6 +99,7 @@ def _ratio(limit: float, *peers: str) -> Bar:
 
 SMALL = (Batch("small", 10_000, 4 * KIB, 4 * KIB),)
 LARGE = (Batch("large", 1, GIB, GIB, scales_in="size"),)
+HUGE = (Batch("huge", 1, 10 * GIB, 10 * GIB, scales_in="size"),)
 MIXED = (
     Batch("picture", 2_000, 50 * KIB, 3 * MIB),
     Batch("video", 5, 200 * MIB, 200 * MIB, scales_in="size"),
@@ -191,6 +200,16 @@ ITEMS = (
         peers=("rsync",),
         bars=(_ratio(1.3, "rsync"), Bar("memory", 500 * MIB)),
         patience=10,
+    ),
+    Item(
+        "resume",
+        "one file of 10 GiB, first sync, 10 ms, killed at 60 % and run again",
+        "resume",
+        HUGE,
+        10,
+        peers=(),
+        bars=(Bar("sent", 1.02),),
+        quick_scale=1 / 64,
     ),
     Item(
         "startup",

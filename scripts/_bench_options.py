@@ -36,7 +36,7 @@ rsync gets -a, and -W for one large file; rclone --sftp-disable-hashcheck and 16
 put -rp; lftp mirror -R. A peer that was stopped or failed has no further turn in that item.
 
 It needs Linux, sshd and ssh-keygen, and a C compiler (cc) for the items with a delay. Temporary
-data, up to 15 GiB for the items of a million files, go below TMPDIR. The bench needs the machine
+data, up to 20 GiB for the largest items, go below TMPDIR. The bench needs the machine
 to itself.
 
 Exit code: 0 when skynet did all its work and what arrived is right, whoever was faster; 1 when

@@ -183,6 +183,8 @@ def bar_text(result: Result, bar: Bar) -> str:
         )
     elif bar.measure == "memory":
         asked = f"at most {bytes_text(bar.limit)} of memory"
+    elif bar.measure == "sent":
+        asked = f"at most {bar.limit:g} of the data on the wire"
     else:
         asked = f"at most {bar.limit:g} s of processor time"
     if figure is None:
@@ -204,6 +206,9 @@ def bar_figure(result: Result, bar: Bar) -> float | None:
         return found.spread.median
     if not samples:
         return None
+    if bar.measure == "sent":
+        moved = [each.wire_bytes for each in samples if each.wire_bytes is not None]
+        return max(moved) / result.item.size if moved else None
     if bar.measure == "memory":
         return max(each.memory for each in samples)
     return statistics.median(each.cpu_seconds for each in samples)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 HOST = "127.0.0.1"
+POLL_SECONDS = 0.01
 
 
 class Access(NamedTuple):
@@ -147,8 +148,13 @@ class Meter:
         self._working_directory = working_directory
         self._env = tool_environment(os.environ, home)
 
-    def run(self, command: Command, timeout: float) -> Usage:
-        """Run it to its end, or for `timeout` seconds. Nothing that it started goes on."""
+    def run(
+        self, command: Command, timeout: float, is_enough: Callable[[], bool] | None = None
+    ) -> Usage:
+        """Run it to its end, for `timeout` seconds, or until it is enough: then it is killed.
+
+        Nothing that it started goes on.
+        """
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             begun = time.monotonic()
             process = subprocess.Popen(
@@ -162,7 +168,7 @@ class Meter:
             )
             try:
                 _feed(process, command.stdin)
-                late = _wait(process.pid, timeout)
+                late = _wait(process.pid, timeout, is_enough)
                 seconds = time.monotonic() - begun
             finally:
                 usage = _end(process)
@@ -183,7 +189,17 @@ class Meter:
 
 def tool_environment(environ: os._Environ[str] | dict[str, str], home: Path) -> dict[str, str]:
     """The environment without what would change the tools' settings, logins or language."""
-    ours = ("SKYNET_", "RSYNC_", "RCLONE_", "LFTP_", "SSH_", "LC_", "LANG")
+    # Nor does a user run skynet without its compiled files.
+    ours = (
+        "SKYNET_",
+        "PYTHONDONTWRITEBYTECODE",
+        "RSYNC_",
+        "RCLONE_",
+        "LFTP_",
+        "SSH_",
+        "LC_",
+        "LANG",
+    )
     env = {key: value for key, value in environ.items() if not key.startswith(ours)}
     own = {"HOME": str(home), "LC_ALL": "C.UTF-8"}
     return {**env, **own, **{f"XDG_{name}_HOME": str(home) for name in ("CONFIG", "STATE")}}
@@ -198,8 +214,8 @@ def _feed(process: subprocess.Popen[bytes], text: bytes) -> None:
         return  # it has ended already; its exit code says why
 
 
-def _wait(pid: int, timeout: float) -> bool:
-    """Wait for the process to end; True when it had to be killed for being late.
+def _wait(pid: int, timeout: float, is_enough: Callable[[], bool] | None) -> bool:
+    """Wait for the process to end; True when it had to be killed, being late or done enough.
 
     It stays a zombie meanwhile, so that its number, and its group's, cannot become another's.
     """
@@ -212,6 +228,12 @@ def _wait(pid: int, timeout: float) -> bool:
     timer = threading.Timer(timeout, stop)
     timer.start()
     try:
+        while is_enough is not None and not late.is_set():
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+                break
+            if is_enough():
+                stop()
+            time.sleep(POLL_SECONDS)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     finally:
         timer.cancel()

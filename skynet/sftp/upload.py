@@ -7,26 +7,27 @@ hashed as it is read, so the file is read once.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
-import xxhash
-
-from skynet.errors import RequestError
+from skynet.errors import LinkLost, RequestError
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
-from skynet.sftp.conversation import Conversation, Everywhere, Lanes, Step
+from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes, Step
+from skynet.sftp.pieces import NOTHING, Pieces, Source, Trail
 from skynet.sftp.replies import (
+    FAILURE,
     NO_SUCH_FILE,
     OK,
     Reply,
+    Status,
     expect_attrs,
     expect_handle,
     expect_ok,
     is_status,
 )
+from skynet.sftp.resume import Begun, open_again, take_up
 from skynet.sftp.wire import Attrs
 
 NO_TEMPS = "no-temporary-directory"  # where the temporary file should go
@@ -34,21 +35,6 @@ RENAME_REFUSED = "rename-refused"  # all went well up to the rename into place
 Breadth = Literal["wide", "lanes", "in order"]
 
 LANES = 16  # writes in flight for one file: 4 MiB, twice what OpenSSH's window lets through
-
-
-class Source(Protocol):
-    """A local file, open, read once from front to back."""
-
-    size: int
-
-    def read(self, limit: int) -> bytes:
-        """The next bytes, at most `limit`; b"" at the end."""
-
-    def verify(self) -> bytes:
-        """Its stat identity, to be called after the last read; TornRead if it has changed."""
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +63,48 @@ class Uploaded(NamedTuple):
     identity: bytes
 
 
+class Tracks(NamedTuple):
+    """Who is told how far an upload has got, on the threads that send it.
+
+    acknowledged: the content bytes that the server has confirmed. trail: what may be gone on with.
+    content: all that is read of the local file, in order.
+    """
+
+    acknowledged: Callable[[int], None]
+    trail: Trail | None = None
+    content: Callable[[bytes], None] | None = None
+
+
 def upload(
     open_source: Callable[[], Source],
     place: Placement,
     capabilities: Capabilities,
-    acknowledged: Callable[[int], None],
+    tracks: Tracks,
+    begun: Begun | None = None,
 ) -> Conversation[Uploaded]:
-    """Send a file; `acknowledged` is told the content bytes the server has confirmed.
+    """Send a file, or go on with what has `begun`.
 
-    Raises RequestError, TornRead, or the OSError of reading; the path is untouched then.
+    Raises RequestError, TornRead, or the OSError of reading; the path is untouched then, and the
+    temporary file gone. It stays only when the link is lost.
     """
-    (reply,) = yield [wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))]
-    handle = _expect_temp(reply)
+    handle = yield from _open_temp(place, begun)
     try:
-        uploaded, last = yield from _fill(open_source, handle, place, capabilities, acknowledged)
+        uploaded, last = yield from _fill(open_source, handle, place, capabilities, tracks, begun)
+    except LinkLost:
+        raise  # nothing more can be sent, and what was sent may be gone on with
     except Exception:
         # The first error is what matters, whatever these answer; a temporary file that stays is
         # removed by the next cycle's recovery.
         yield [wire.close(handle), wire.remove(place.temp)]
         raise
     try:
-        yield from _finish_temp(handle, place, uploaded.size, last)
+        writes = [wire.write(handle, 0, last)] if last else []
+        yield from finish_temp(handle, place, uploaded.size, writes)
     except Exception:
         # No second CLOSE: the server may have given the same handle to another file by now.
         yield [wire.remove(place.temp)]
         raise
-    acknowledged(len(last))
+    tracks.acknowledged(len(last))
     yield from publish(place, capabilities)
     return uploaded
 
@@ -117,18 +119,23 @@ def make_link(target: bytes, place: Placement, capabilities: Capabilities) -> Co
 def publish(place: Placement, capabilities: Capabilities) -> Conversation[None]:
     """Rename the finished temporary file into place; it is removed if that fails."""
     try:
-        may_replace = capabilities.posix_rename
-        if place.keep_old and may_replace:
-            may_replace = yield from _link_aside(place, capabilities)
-        if may_replace:
-            (reply,) = yield [wire.posix_rename(place.temp, place.path)]
-            expect_ok(reply)
-        else:
-            yield from _replace_in_steps(place)
+        yield from put_in_place(place, capabilities)
     except RequestError as error:
         yield [wire.remove(place.temp)]  # the error tells the story, whatever this answers
         error.code = RENAME_REFUSED if error.code == "failure" else error.code
         raise
+
+
+def put_in_place(place: Placement, capabilities: Capabilities) -> Conversation[None]:
+    """Rename `place.temp` to `place.path`, over what is there; it stays if that fails."""
+    may_replace = capabilities.posix_rename
+    if place.keep_old and may_replace:
+        may_replace = yield from _link_aside(place, capabilities)
+    if may_replace:
+        (reply,) = yield [wire.posix_rename(place.temp, place.path)]
+        expect_ok(reply)
+    else:
+        yield from _replace_in_steps(place)
 
 
 def _link_aside(place: Placement, capabilities: Capabilities) -> Conversation[bool]:
@@ -161,6 +168,17 @@ def _replace_in_steps(place: Placement) -> Conversation[None]:
         yield [wire.remove(place.aside)]  # published already: what stays is cleared with tmp/
 
 
+def _open_temp(place: Placement, begun: Begun | None) -> Conversation[bytes]:
+    """The handle of the temporary file: of a new one, or of the one that has `begun`."""
+    if begun is not None:
+        return (yield from open_again(place.temp, begun))
+    opening = wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))
+    (reply,) = yield [opening]
+    while is_status(reply, FAILURE) and not (yield CROWDED):
+        (reply,) = yield [opening]
+    return _expect_temp(reply)
+
+
 def _expect_temp(reply: Reply) -> bytes:
     try:
         return expect_handle(reply)
@@ -174,7 +192,8 @@ def _fill(
     handle: bytes,
     place: Placement,
     capabilities: Capabilities,
-    acknowledged: Callable[[int], None],
+    tracks: Tracks,
+    begun: Begun | None,
 ) -> Conversation[tuple[Uploaded, bytes]]:
     """Send a file of several writes, or read a smaller one: then its bytes are to be sent yet.
 
@@ -183,35 +202,35 @@ def _fill(
     """
     source = open_source()
     try:
-        pieces = _Pieces(source, capabilities.max_write)
+        pieces = Pieces(source, capabilities.max_write, tracks.content)
         last = b""
+        if begun is not None:
+            yield from take_up(handle, source, pieces, begun)
+        if tracks.trail is not None:
+            tracks.trail.begin(source.identity, begun.mark if begun is not None else NOTHING)
         if source.size > capabilities.max_write:
-            yield _spread(handle, place, pieces, acknowledged)
+            yield _spread(handle, place, pieces, tracks)
         else:
-            _, last = pieces.next()
+            last = pieces.next().data
         return Uploaded(source.size, pieces.digest(), source.verify()), last
     finally:
         source.close()
 
 
-def _spread(
-    handle: bytes, place: Placement, pieces: _Pieces, acknowledged: Callable[[int], None]
-) -> Step:
+def _spread(handle: bytes, place: Placement, pieces: Pieces, tracks: Tracks) -> Step:
     """How a file of more than one write is sent, as `place.breadth` says."""
     if place.breadth == "wide":
-        return Everywhere(lambda: _stripe(place.temp, pieces, acknowledged))
+        return Everywhere(lambda: _stripe(place.temp, pieces, tracks))
     lanes = LANES if place.breadth == "lanes" else 1
-    return Lanes([_lane(handle, pieces, acknowledged) for _ in range(lanes)])
+    return Lanes([_lane(handle, pieces, tracks) for _ in range(lanes)])
 
 
-def _stripe(
-    temp: bytes, pieces: _Pieces, acknowledged: Callable[[int], None]
-) -> Conversation[None]:
+def _stripe(temp: bytes, pieces: Pieces, tracks: Tracks) -> Conversation[None]:
     """One channel's share of a file; whatever the others take is not its business."""
     (reply,) = yield [wire.open_file(temp, wire.WRITE_IN_PLACE)]
     handle = expect_handle(reply)
     try:
-        yield Lanes([_lane(handle, pieces, acknowledged) for _ in range(LANES)])
+        yield Lanes([_lane(handle, pieces, tracks) for _ in range(LANES)])
     except Exception:
         yield [wire.close(handle)]  # the first error is what matters
         raise
@@ -219,65 +238,39 @@ def _stripe(
     expect_ok(reply)
 
 
-class _Pieces:
-    """Cuts a source into writes, in order, hashing as it goes; shared by all lanes of a file."""
-
-    def __init__(self, source: Source, length: int) -> None:
-        self._source = source
-        self._length = length
-        self._hash = xxhash.xxh3_128()
-        self._stopped = False
-        self._offset = 0
-        self._lock = threading.Lock()
-
-    def next(self) -> tuple[int, bytes]:
-        """(offset, bytes) of the next piece; no bytes at the end or after `stop`."""
-        with self._lock:
-            offset = self._offset
-            if self._stopped or offset > self._source.size:  # it grows, perhaps without end
-                return offset, b""
-            data = self._source.read(self._length)
-            self._hash.update(data)
-            self._offset += len(data)
-        return offset, data
-
-    def stop(self) -> None:
-        """Hand out no more, since a write has failed."""
-        self._stopped = True
-
-    def digest(self) -> bytes:
-        """xxh3-128 of all that was handed out."""
-        return self._hash.digest()
-
-
-def _lane(
-    handle: bytes, pieces: _Pieces, acknowledged: Callable[[int], None]
-) -> Conversation[None]:
+def _lane(handle: bytes, pieces: Pieces, tracks: Tracks) -> Conversation[None]:
     try:
         while True:
-            offset, data = pieces.next()
-            if not data:
+            piece = pieces.next()
+            if not piece.data:
                 return
-            (reply,) = yield [wire.write(handle, offset, data)]
+            (reply,) = yield [wire.write(handle, piece.offset, piece.data)]
             expect_ok(reply)
-            acknowledged(len(data))
+            tracks.acknowledged(len(piece.data))
+            if tracks.trail is not None:
+                tracks.trail.acknowledge(piece)
     except Exception:
         pieces.stop()
         raise
 
 
-def _finish_temp(handle: bytes, place: Placement, size: int, data: bytes) -> Conversation[None]:
-    """Write `data` (the whole of a small file), set times and mode, check the size, close."""
-    writes = [wire.write(handle, 0, data)] if data else []
+def finish_temp(
+    handle: bytes, place: Placement, size: int, first: Sequence[wire.Request]
+) -> Conversation[list[Reply]]:
+    """Set times and mode, check the size, close. RequestError.
+
+    first: asked before, in the same round trip; their answers, none of them a refusal.
+    """
     settings = [wire.fsetstat(handle, place.attrs)] if place.attrs != wire.NO_ATTRS else []
-    answers = yield [*writes, *settings, wire.fstat(handle), wire.close(handle)]
-    if data:
-        expect_ok(answers[0])
-    expect_ok(answers[-1])
-    are_set = all(is_status(reply, OK) for reply in answers[len(writes) : -2])
+    answers = yield [*first, *settings, wire.fstat(handle), wire.close(handle)]
+    for reply in (*answers[: len(first)], answers[-1]):
+        if isinstance(reply, Status):
+            expect_ok(reply)
+    are_set = all(is_status(reply, OK) for reply in answers[len(first) : -2])
     if not are_set or not _is_as_wanted(answers[-2], place, size):
         # Some servers work on requests out of order, or cannot set attributes by handle.
         yield from _settle_by_path(place, size)
+    return answers[: len(first)]
 
 
 def _is_as_wanted(reply: Reply, place: Placement, size: int) -> bool:

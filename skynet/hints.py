@@ -1,0 +1,172 @@
+"""Databases of hints: bytes by short keys, kept by diskcache, which may be lost at any time.
+
+Nothing here is the truth, and losing it costs work done again. So whatever is wrong with a
+database, it is deleted and begun anew. diskcache would run what a crafted one says; ours holds raw
+bytes in its rows and nothing else, and no file beside them is ever read or removed.
+
+A database is made when it is first written. One thread owns it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diskcache import Cache, Disk, Timeout
+
+from skynet.errors import SkynetError
+
+MAX_FAILURES = 2  # in one run; what fails again after it was begun anew is left alone
+
+_SETTINGS = {
+    "cull_limit": 0,
+    "statistics": 0,
+    "tag_index": 0,
+    "sqlite_mmap_size": 0,
+    # Whole after a power cut, if not the newest. Waiting for the disk at each note would cost
+    # every upload.
+    "sqlite_synchronous": 1,
+}
+
+
+class HintsDamaged(SkynetError):
+    """A database holds something that no skynet wrote."""
+
+    code = "hints-damaged"
+
+
+# What SQLite, diskcache and decoding raise for files and rows that are none of ours.
+_DAMAGE = (
+    *(HintsDamaged, sqlite3.Error, Timeout, OSError, UnicodeError),
+    *(ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError),
+)
+
+
+class Bounds(NamedTuple):
+    """Bytes of a key or value, and of the whole database when it is opened.
+
+    keep: bytes that `Cache.cull` lets the database have; 0 if nothing ever goes by itself.
+    """
+
+    item: int
+    database: int
+    keep: int = 0
+
+
+class _RawDisk(Disk):  # type: ignore[misc]  # diskcache has no types
+    """Bytes as they are, in the row: nothing is unpickled, and no file is read or removed."""
+
+    def __init__(self, directory: str, max_bytes: int, **settings: Any) -> None:
+        super().__init__(directory, **settings)
+        self._max_bytes = max_bytes
+
+    def put(self, key: object) -> tuple[bytes, bool]:
+        return self._checked(key), True
+
+    def get(self, key: object, raw: object) -> bytes:
+        if not raw:
+            raise HintsDamaged("a key is not raw")
+        return self._checked(key)
+
+    def store(
+        self, value: object, _read: object, key: object = None
+    ) -> tuple[int, int, None, bytes]:
+        del key
+        return 0, 1, None, self._checked(value)  # mode 1 is diskcache's MODE_RAW
+
+    def fetch(self, mode: object, filename: object, value: object, _read: object) -> bytes:
+        if mode != 1 or filename is not None:
+            raise HintsDamaged("a value is not raw")
+        return self._checked(value)
+
+    def remove(self, _file_path: object) -> None:
+        raise HintsDamaged("it names a file")
+
+    def _checked(self, value: object) -> bytes:
+        if not isinstance(value, bytes) or len(value) > self._max_bytes:
+            raise HintsDamaged("it holds something else than short bytes")
+        return value
+
+
+class Hints:
+    """One database, in a directory of its own. forgotten: told why it is begun anew."""
+
+    def __init__(
+        self, directory: Path, bounds: Bounds, forgotten: Callable[[Exception], None]
+    ) -> None:
+        self._directory = directory
+        self._bounds = bounds
+        self._forgotten = forgotten
+        self._cache: Cache | None = None
+        self._failures = 0
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is anything to read."""
+        return os.path.lexists(self._directory)
+
+    def use(self, work: Callable[[Any], None]) -> None:
+        """Let `work` read and write the diskcache; it is begun anew if that shows any damage."""
+        if self._failures >= MAX_FAILURES:
+            return  # whoever is told, has been
+        try:
+            work(self._opened())
+        except _DAMAGE as error:
+            self._failures += 1
+            self._begin_anew(error)
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def _opened(self) -> Cache:
+        if self._cache is None:
+            _make_private(self._directory, self._bounds.database)
+            self._cache = Cache(
+                str(self._directory),
+                timeout=5,
+                disk=_RawDisk,
+                disk_max_bytes=self._bounds.item,
+                size_limit=self._bounds.keep or self._bounds.database,
+                eviction_policy="least-recently-used" if self._bounds.keep else "none",
+                **_SETTINGS,
+            )
+        return self._cache
+
+    def _begin_anew(self, error: Exception) -> None:
+        self.close()
+        self._forgotten(error)
+        try:
+            _remove(self._directory)
+        except OSError:
+            self._failures = MAX_FAILURES  # nothing can be kept there, and nothing must be
+
+
+def _make_private(directory: Path, max_database: int) -> None:
+    """Make the directory, or see that it is a real one, ours and nobody else's. HintsDamaged."""
+    if os.path.expandvars(directory) != str(directory):
+        raise HintsDamaged("its name holds a variable, which diskcache would expand")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise HintsDamaged("it is no directory")
+    if os.name == "posix" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
+        raise HintsDamaged("others have access to it")
+    database = directory / "cache.db"
+    if database.exists() and database.stat().st_size > max_database:
+        raise HintsDamaged("it is too large")
+
+
+def _remove(directory: Path) -> None:
+    """Remove the directory, or what stands in its place."""
+    if directory.is_dir() and not directory.is_symlink():
+        shutil.rmtree(directory)
+    else:
+        directory.unlink(missing_ok=True)
