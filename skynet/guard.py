@@ -16,6 +16,8 @@ from skynet.ops import Delete, Plan, Rmdir, Upload
 from skynet.rules import shown
 from skynet.tree import FILE
 
+_REMOVALS = (Delete, Rmdir)
+
 
 class Hazard(NamedTuple):
     """One reason to hold a plan. `approve` (12 hex digits) approves all hazards of the plan."""
@@ -76,7 +78,7 @@ def _approval(reasons: Iterable[_Reason]) -> str:
 
 
 def _deleted(plan: Plan, *, foreign: bool) -> list[bytes]:
-    return [op.path for op in plan.ops if isinstance(op, Delete | Rmdir) and op.foreign == foreign]
+    return [op.path for op in plan.ops if isinstance(op, _REMOVALS) and op.foreign == foreign]
 
 
 def _other_owner(plan: Plan, around: Circumstances) -> _Reason | None:

@@ -11,37 +11,47 @@ Writes are whole transactions. One thread owns an Index.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 
+from skynet import index_file
 from skynet.errors import SkynetError
 from skynet.manifest_codec import Head
-from skynet.tree import Drop, Edit, Entry, Put, join
+from skynet.tree import FILE, Edit, Entry, Move, Put, join
 
-SCHEMA = 1  # in the file's user_version; another number is another format
+LARGE = 64 * 1024  # bytes of a file that is worth being copied on the server
 STAT_UNKNOWN = b""  # the manifest was loaded anew: nothing is known of the local file
 _PAGE = 4096  # rows that a streaming read holds at a time
-_BUSY_SECONDS = 5.0
 
-_ENTRIES = """CREATE TABLE entries (
-    dir BLOB NOT NULL, name BLOB NOT NULL, stat BLOB NOT NULL, entry BLOB NOT NULL,
-    PRIMARY KEY (dir, name)) WITHOUT ROWID"""
-_META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
-
-_PUT = """INSERT INTO entries (dir, name, stat, entry) VALUES (?, ?, x'', ?)
+# The fifth value says whether the stat is known; else it stays with an entry that is the same.
+_PUT = """INSERT INTO entries (dir, name, stat, entry) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT DO UPDATE SET entry = excluded.entry,
-    stat = CASE WHEN entry = excluded.entry THEN stat ELSE x'' END"""
+    stat = CASE WHEN ?5 OR entry <> excluded.entry THEN excluded.stat ELSE stat END"""
+_IS_LARGE = "INSERT OR IGNORE INTO large VALUES (?, ?, ?)"
+_FIND_LARGE = (
+    "INSERT INTO large SELECT large_size(entry), dir, name FROM entries WHERE large_size(entry)"
+)
+_OF_SIZE = """SELECT entries.dir, entries.name, entry FROM large JOIN entries
+    ON entries.dir = large.dir AND entries.name = large.name WHERE large.size = ? LIMIT 1000"""
+_NOTED = """CREATE TEMP TABLE IF NOT EXISTS noted (
+    dir BLOB NOT NULL, name BLOB NOT NULL, stat BLOB NOT NULL,
+    PRIMARY KEY (dir, name)) WITHOUT ROWID"""
+_NOTE = "INSERT OR REPLACE INTO noted VALUES (?, ?, ?)"
+_REMEMBER_NOTED = """UPDATE entries SET stat = noted.stat FROM noted
+    WHERE noted.dir = entries.dir AND noted.name = entries.name"""
 _REMEMBER = "UPDATE entries SET stat = ? WHERE dir = ? AND name = ?"
 _CARRY_STATS = """UPDATE entries SET stat = old.stat FROM old
     WHERE old.dir = entries.dir AND old.name = entries.name AND old.entry = entries.entry"""
+_STATS = "SELECT name, stat FROM entries WHERE dir = ?"
 _CHILDREN = "SELECT name, stat, entry FROM entries WHERE dir = ? ORDER BY name"
+_ROW = "SELECT stat, entry FROM entries WHERE dir = ? AND name = ?"
 _NEXT_PAGE = """SELECT dir, name, entry FROM entries WHERE (dir, name) > (?, ?)
     ORDER BY dir, name LIMIT ?"""
 
@@ -58,6 +68,8 @@ _MOVES = (
     """UPDATE OR REPLACE entries SET dir = CAST(:to || substr(dir, length(:path) + 1) AS BLOB)
     WHERE dir >= :path_slash AND dir < :path_zero""",
 )
+
+_LARGE_MOVES = tuple(statement.replace("entries", "large") for statement in _MOVES)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
@@ -90,6 +102,7 @@ class Index:
         self._db = db
         self._path = path
         self._read_only = read_only
+        self._has_notes = False
 
     @classmethod
     def open(cls, path: Path | None, *, read_only: bool = False) -> Index:
@@ -102,18 +115,18 @@ class Index:
             return cls._in_memory()
         try:
             if not read_only:
-                _make_file(path)
-            db = _connect(path, read_only=read_only)
+                index_file.make_file(path)
+            db = index_file.connect(path, read_only=read_only)
             if db is None and not read_only:
-                db = _begin_anew(path)
+                db = index_file.begin_anew(path)
         except (OSError, sqlite3.Error) as error:
-            raise _failure(path, error) from error
+            raise index_file.failure(path, error) from error
         return cls(db, path, read_only=read_only) if db is not None else cls._in_memory()
 
     @classmethod
     def _in_memory(cls) -> Index:
         db = sqlite3.connect(":memory:", isolation_level=None)
-        _make_schema(db)
+        index_file.make_schema(db)
         return cls(db, None, read_only=False)
 
     def close(self) -> None:
@@ -158,6 +171,10 @@ class Index:
         with self._transaction():
             self._set_meta("root", b"%d:%d" % identity)
 
+    def stats(self, directory: bytes) -> dict[bytes, bytes]:
+        """The names that `directory` holds, each with its stat identity."""
+        return dict(self._rows(_STATS, (directory,)))
+
     def children(self, directory: bytes) -> dict[bytes, tuple[bytes, bytes]]:
         """What `directory` holds: name to (stat identity, packed entry), in order of names."""
         rows = self._rows(_CHILDREN, (directory,))
@@ -172,8 +189,13 @@ class Index:
 
     def entry(self, path: bytes) -> Entry | None:
         """The entry at `path`; None when there is none."""
-        rows = self._rows("SELECT entry FROM entries WHERE dir = ? AND name = ?", _split(path))
-        return self.unpack(rows[0][0]) if rows else None
+        row = self.row(path)
+        return row[1] if row is not None else None
+
+    def row(self, path: bytes) -> tuple[bytes, Entry] | None:
+        """Stat identity and entry at `path`; None when there is none."""
+        rows = self._rows(_ROW, _split(path))
+        return (rows[0][0], self.unpack(rows[0][1])) if rows else None
 
     def entries(self) -> Iterator[tuple[bytes, Entry]]:
         """All (path, entry), by directory, then name; the index may change meanwhile."""
@@ -182,6 +204,17 @@ class Index:
             for directory, name, blob in rows:
                 yield join(directory, name), self.unpack(blob)
             last = rows[-1][:2]
+
+    def holds_size(self, size: int) -> bool:
+        """Whether there may be a large file of this size."""
+        return size >= LARGE and bool(self._rows("SELECT 1 FROM large WHERE size = ?", (size,)))
+
+    def holders(self, size: int, digest: bytes) -> Iterator[tuple[bytes, Entry]]:
+        """Large files of this content, as far as they are soon found."""
+        for directory, name, blob in self._rows(_OF_SIZE, (size,)) if size >= LARGE else ():
+            entry = self.unpack(blob)
+            if (entry.kind, entry.size, entry.digest) == (FILE, size, digest):
+                yield join(directory, name), entry
 
     def count(self) -> int:
         """The number of entries."""
@@ -200,11 +233,14 @@ class Index:
         with self._transaction():
             self._db.execute("DELETE FROM meta WHERE key = 'head'")
             self._db.execute("ALTER TABLE entries RENAME TO old")
-            self._db.execute(_ENTRIES)
+            self._db.execute(index_file.ENTRIES)
             self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
-            self._carry_out(edits)
+            self._carry_out(edits, {})
             self._db.execute(_CARRY_STATS)
             self._db.execute("DROP TABLE old")
+            self._db.execute("DELETE FROM large")
+            self._db.create_function("large_size", 1, _large_size, deterministic=True)
+            self._db.execute(_FIND_LARGE)
 
     def record(self, edits: Sequence[Edit], head: Head, stats: Mapping[bytes, bytes]) -> None:
         """Carry out what the manifest has accepted, in one transaction.
@@ -214,25 +250,62 @@ class Index:
         behind these edits.
         """
         with self._transaction():
-            self._carry_out(edits)
-            self._remember(stats)
+            self._carry_out(edits, stats)
+            # What was put has its stat, but what was moved to a path that had been put before.
+            has_moves = any(isinstance(edit, Move) for edit in edits)
+            put = set() if has_moves else {edit.path for edit in edits if isinstance(edit, Put)}
+            self._remember({path: stat for path, stat in stats.items() if path not in put})
             self._set_meta("head", _encode(head))
 
+    def note(self, stats: Mapping[bytes, bytes]) -> None:
+        """Put stat identities aside, on the disk, for `remember`; also where all is read-only."""
+        with self._transaction("BEGIN"):
+            self._db.execute(_NOTED)
+            self._db.executemany(_NOTE, ((*_split(path), stat) for path, stat in stats.items()))
+            self._has_notes = True
+
     def remember(self, stats: Mapping[bytes, bytes]) -> None:
-        """Set only the stat identities of these paths; those without an entry are passed over."""
+        """Set only the stat identities of these paths, and of all that were noted before.
+
+        Those without an entry are passed over.
+        """
         with self._transaction():
+            if self._has_notes:
+                self._db.execute(_REMEMBER_NOTED)
+                self._db.execute("DROP TABLE noted")
+                self._has_notes = False
             self._remember(stats)
 
-    def _carry_out(self, edits: Iterable[Edit]) -> None:
-        for edit in edits:
-            if isinstance(edit, Put):
-                self._db.execute(_PUT, (*_split(edit.path), pack(edit.entry)))
-            elif isinstance(edit, Drop):
-                self._run(_DROPS, _subtree(edit.path))
-            elif edit.source != edit.path:
-                directory, name = _split(edit.path)
-                target = {"to": edit.path, "to_dir": directory, "to_name": name}
-                self._run(_MOVES, _subtree(edit.source) | target)
+    def _carry_out(self, edits: Iterable[Edit], stats: Mapping[bytes, bytes]) -> None:
+        for kind, run in groupby(edits, type):
+            if kind is Put:
+                self._put(cast("Iterator[Put]", run), stats)
+                continue
+            for edit in run:
+                if isinstance(edit, Move):
+                    self._move(edit)
+                else:
+                    self._run(_DROPS, _subtree(edit.path))
+
+    def _put(self, edits: Iterable[Put], stats: Mapping[bytes, bytes]) -> None:
+        large: list[tuple[int, bytes, bytes]] = []
+
+        def rows() -> Iterator[tuple[bytes, bytes, bytes, bytes, bool]]:
+            for put in edits:
+                place = _split(put.path)
+                if put.entry.size >= LARGE:
+                    large.append((put.entry.size, *place))
+                yield (*place, stats.get(put.path, b""), pack(put.entry), put.path in stats)
+
+        self._db.executemany(_PUT, rows())
+        self._db.executemany(_IS_LARGE, large)
+
+    def _move(self, edit: Move) -> None:
+        if edit.source != edit.path:
+            directory, name = _split(edit.path)
+            target = {"to": edit.path, "to_dir": directory, "to_name": name}
+            self._run(_MOVES, _subtree(edit.source) | target)
+            self._run(_LARGE_MOVES, _subtree(edit.source) | target)
 
     def _run(self, statements: Sequence[str], values: Mapping[str, bytes]) -> None:
         for statement in statements:
@@ -261,9 +334,9 @@ class Index:
             raise self._failed(error) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(begin)
             try:
                 yield
                 self._db.execute("COMMIT")
@@ -276,14 +349,16 @@ class Index:
             raise self._failed(error) from error
 
     def _failed(self, error: sqlite3.Error) -> SkynetError:
-        return self._damaged(error) if _is_damage(error) else _failure(self._path, error)
+        if index_file.is_damage(error):
+            return self._damaged(error)
+        return index_file.failure(self._path, error)
 
     def _damaged(self, error: Exception) -> IndexDamaged:
         """Delete the file, so that the damage is met once."""
         self.close()
         fate = "is not used in this run"
         if self._path is not None and not self._read_only:
-            _delete(self._path)
+            index_file.delete(self._path)
             fate = "has been deleted"
         return IndexDamaged(
             f"The local index {self._path or 'in memory'} is damaged ({error}) and {fate}; it is "
@@ -291,78 +366,13 @@ class Index:
         )
 
 
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection | None:
-    """The database in `path`; None when it is damaged, new or of another format."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+def _large_size(packed: bytes) -> int:
+    """The size of a large file, 0 for what is none. Called by SQLite."""
     try:
-        if _is_ours(db):
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.text_factory = bytes  # there is no text, and what damage makes one may be no UTF-8
-            return db
-    except sqlite3.Error as error:
-        if not (_is_damage(error) or (read_only and _is_unfinished(error))):
-            db.close()
-            raise
-    db.close()
-    return None
-
-
-def _begin_anew(path: Path) -> sqlite3.Connection:
-    _delete(path)
-    _make_file(path)
-    db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
-    db.execute("PRAGMA synchronous = NORMAL")
-    _make_schema(db)
-    return db
-
-
-def _make_file(path: Path) -> None:
-    """Make the file, if absent, for its owner alone: SQLite's own journal takes over its mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _make_schema(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = DELETE")
-    db.execute("BEGIN")
-    db.execute(_ENTRIES)
-    db.execute(_META)
-    db.execute(f"PRAGMA user_version = {SCHEMA}")
-    db.execute("COMMIT")
-
-
-def _is_ours(db: sqlite3.Connection) -> bool:
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    return version == SCHEMA and {"entries", "meta"} <= tables
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _is_unfinished(error: sqlite3.Error) -> bool:
-    """Whether a crash left a transaction to roll back, which takes a writer."""
-    return _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-
-
-def _code(error: sqlite3.Error) -> int:
-    # Errors of the module itself, such as the use of a closed connection, have no code.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _delete(path: Path) -> None:
-    for file in (path, path.with_name(path.name + "-journal")):
-        file.unlink(missing_ok=True)
-
-
-def _failure(path: Path | None, error: Exception) -> SkynetError:
-    return SkynetError(
-        f"The local index {path or 'in memory'} cannot be used: {error}. Check the free space "
-        "and the permissions there, or name another place with --state-dir.",
-        "index",
-    )
+        size = _decode_entry(packed).size
+    except _MALFORMED:
+        return 0  # whoever looks at the entry will find the damage
+    return size if size >= LARGE else 0
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

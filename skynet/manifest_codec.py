@@ -7,6 +7,7 @@ The files around the payloads are cut by `manifest_frames`.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
@@ -33,6 +34,9 @@ MAX_ORIGIN = 1 << 12  # characters
 _BLOCK_TARGET = 1 << 18
 _DELTA_TARGET = 1 << 20
 _FIELDS_WEIGHT = 48  # about what an entry's numbers and digest take, in bytes
+
+# Most paths by far. What it does not match may be fit as well; dots and skynet's own are not.
+_USUAL_PATH = re.compile(rb"(?:[^/.\0][^/\0]{0,250}/){0,100}[^/.\0][^/\0]{0,250}")
 
 _COUNT = struct.Struct(">Q")
 
@@ -91,6 +95,8 @@ _MALFORMED = (msgspec.DecodeError, zstandard.ZstdError, UnicodeDecodeError, Recu
 
 def path_fault(path: bytes) -> str:
     """Why a manifest cannot hold `path`; "" when it can."""
+    if _USUAL_PATH.fullmatch(path):
+        return ""
     if len(path) > MAX_PATH:
         return f"a path of {len(path)} bytes ({MAX_PATH} are allowed)"
     names = path.split(b"/")

@@ -31,6 +31,8 @@ RACY = b"?"
 MAX_IGNORE_FILE = 1 << 20
 _HASH_CHUNK = 1 << 20
 _IDENTITY = struct.Struct("<qqqQI")
+_MODES = tuple(range(0o10000))  # one object for each, which a million entries share
+_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: LINK}
 _MOUNT_POINT_TAG = 0xA0000003  # a Windows junction, which could lead anywhere
 _OPEN_FLAGS = (
     os.O_RDONLY
@@ -46,13 +48,13 @@ _DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Listing(NamedTuple):
-    """One directory: the stat of each child that can be mirrored, and what stood in the way.
+    """One directory: the identity of each child that can be mirrored, and what stood in the way.
 
     unknown: children that exist but could not be looked at; all of them if `failed`. special:
     those of them that are devices, pipes, sockets or junctions.
     """
 
-    children: dict[bytes, os.stat_result]
+    children: dict[bytes, bytes]
     problems: list[Problem]
     unknown: set[bytes]
     special: set[bytes]
@@ -78,25 +80,37 @@ def identity(status: os.stat_result) -> bytes:
     )
 
 
-def settled(status: os.stat_result, now_ns: int) -> bytes:
+def fields(known: bytes) -> tuple[int, int, int, int, int]:
+    """What an identity is made of: modification and change time in ns, size, inode, st_mode."""
+    return _IDENTITY.unpack(known)
+
+
+def standing(known: bytes) -> bytes:
+    """The identity of a directory, from that of its present state: the same whatever is in it."""
+    return _IDENTITY.pack(0, 0, 0, fields(known)[3], stat.S_IFDIR)
+
+
+def settled(known: bytes, now_ns: int) -> bytes:
     """The identity to record for content read just before `now_ns`: RACY if too young.
 
     The change time cannot be set by programs, so it also serves files dated into the future;
     Windows has none, there it is the modification time.
     """
-    touched = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
-    return identity(status) if touched < now_ns - RACY_NS else RACY
+    mtime_ns, ctime_ns, *_ = fields(known)
+    touched = ctime_ns if os.name == "posix" else mtime_ns
+    return known if touched < now_ns - RACY_NS else RACY
 
 
 def kind_of(status: os.stat_result) -> Kind | None:
     """The kind of entry, None for devices, pipes, sockets and junctions."""
-    if stat.S_ISREG(status.st_mode):
-        return FILE
     if getattr(status, "st_reparse_tag", 0) == _MOUNT_POINT_TAG:
         return None
-    if stat.S_ISDIR(status.st_mode):
-        return DIR
-    return LINK if stat.S_ISLNK(status.st_mode) else None
+    return _KINDS.get(stat.S_IFMT(status.st_mode))
+
+
+def kind_in(known: bytes) -> Kind:
+    """The kind of entry that an identity in a Listing is of."""
+    return _KINDS[stat.S_IFMT(fields(known)[4])]
 
 
 class Root:
@@ -133,7 +147,7 @@ class Root:
 
     def list(self, directory: bytes) -> Listing:
         """The children of a directory, unsorted. Errors become problems, never exceptions."""
-        children: dict[bytes, os.stat_result] = {}
+        children: dict[bytes, bytes] = {}
         problems: list[Problem] = []
         unknown: set[bytes] = set()
         special: set[bytes] = set()
@@ -150,7 +164,7 @@ class Root:
                     if kind_of(status) is None:
                         special.add(child_name)
                     else:
-                        children[child_name] = status
+                        children[child_name] = identity(status)
         except OSError as error:
             return Listing({}, [unreadable(directory, error)], set(), set(), failed=True)
         return Listing(children, problems, unknown | special, special, failed=False)
@@ -171,13 +185,13 @@ class Root:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def entry(self, path: bytes, status: os.stat_result) -> Entry:
-        """The entry at a path, its content not looked at. Raises OSError for a link's target."""
-        mode = stat.S_IMODE(status.st_mode) if os.name == "posix" else None
-        kind = kind_of(status)
-        if kind == FILE:
-            return Entry(FILE, status.st_size, status.st_mtime_ns, mode)
-        if kind == DIR:
+    def entry(self, path: bytes, known: bytes) -> Entry:
+        """The entry of an identity, the content not looked at. OSError for a link's target."""
+        mtime_ns, _, size, _, st_mode = fields(known)
+        mode = _MODES[stat.S_IMODE(st_mode)] if os.name == "posix" else None
+        if stat.S_ISREG(st_mode):
+            return Entry(FILE, size, mtime_ns, mode)
+        if stat.S_ISDIR(st_mode):
             return Entry(DIR, mode=mode)
         return Entry(LINK, link=os.readlink(self._full(path)).replace(_SEPARATOR, b"/"))
 
@@ -244,7 +258,7 @@ def _real_directory(full: bytes, *, is_root: bool) -> tuple[int, int]:
 
 
 class LocalFile:
-    """A file being read once, front to back; see sftp.upload.Source."""
+    """A file being read once, front to back; see sftp.pieces.Source."""
 
     def __init__(self, full_path: bytes, entry: Entry, now_ns: Callable[[], int]) -> None:
         self._path = full_path
@@ -253,6 +267,7 @@ class LocalFile:
         self._before = os.fstat(self._handle)
         self._read = 0
         self.size = entry.size
+        self.identity = identity(self._before)
         if (self._before.st_size, self._before.st_mtime_ns) != (entry.size, entry.mtime_ns) or (
             not stat.S_ISREG(self._before.st_mode)
         ):
@@ -274,9 +289,9 @@ class LocalFile:
         """The identity to record; TornRead if the file changed since it was opened."""
         now = self._now_ns()
         after = os.fstat(self._handle)
-        if self._read != self.size or identity(after) != identity(self._before):
+        if self._read != self.size or identity(after) != self.identity:
             raise self._torn()
-        return settled(after, now)
+        return settled(identity(after), now)
 
     def close(self) -> None:
         """Close the file."""

@@ -12,20 +12,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from os import stat_result
-from stat import S_ISDIR
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from skynet.audit import NOT_LISTED, Audit, actual, is_listed_as
+from skynet.delta import Delta
 from skynet.errors import Problem
+from skynet.findings import IDENTITY_SIZE, Finding
 from skynet.index import STAT_UNKNOWN, Index
-from skynet.plan import Finding
+from skynet.parked import reclaimed
 from skynet.remote import Facts, Listed
-from skynet.rules import Rules, colliding, folded, is_stray, shown
-from skynet.scan import Listing, Root, identity, kind_of, settled, unreadable
-from skynet.tree import DIR, FILE, LINK, Entry, ancestors, is_closed, join, order, wire_time
+from skynet.rules import Rules, colliding, folded, is_parked, is_stray, shown
+from skynet.scan import RACY, Listing, Root, kind_in, settled, standing, unreadable
+from skynet.tree import (
+    DIR,
+    FILE,
+    LINK,
+    Entry,
+    ancestors,
+    is_closed,
+    join,
+    order,
+)
 
+SETTLED_HELD = 8192  # identities in memory; what is more is noted in the index
 Row = tuple[bytes, bytes]  # stat identity, packed entry, as the index has them
 
 
@@ -33,19 +44,24 @@ Row = tuple[bytes, bytes]  # stat identity, packed entry, as the index has them
 class Survey:
     """What was found.
 
-    identities: of local files, to be recorded when their path is. settled: those of them whose
-    content is known to be the synced one already. entries: local files, links and directories
-    seen. skipped: how many local special files (`special`) and links (`links`) were left out.
-    strays: temporary files of ours that an audit met beside their targets.
+    identities: of local files and links with a finding, to be recorded when their path is; but
+    for new files, whose upload tells it. settled: the identities of files whose content is known
+    to be the synced one already; of many, most are in `Index.note`. entries: local files, links
+    and directories seen. skipped: how many local special files (`special`) and links (`links`)
+    were left out. strays: temporary files of ours that an audit met beside their targets.
+    reclaimed: paths of what a broken run had parked, of which the manifest does not know. deltas:
+    of files that have been compared with their old version, and are worth a patch.
     """
 
     findings: list[Finding] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     identities: dict[bytes, bytes] = field(default_factory=dict)
-    settled: set[bytes] = field(default_factory=set)
+    settled: dict[bytes, bytes] = field(default_factory=dict)
     entries: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     strays: list[bytes] = field(default_factory=list)
+    reclaimed: list[bytes] = field(default_factory=list)
+    deltas: dict[bytes, Delta] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,7 @@ def survey(
     listings: an audit of the remote (verbs.Remote.walk), None to trust the index. now_ns: the
     wall clock, nanoseconds since 1970.
     """
-    walk = _Walk(root, index, _Audit(listings) if listings is not None else None, scope, now_ns)
+    walk = _Walk(root, index, Audit(listings) if listings is not None else None, scope, now_ns)
     waiting = [_Place(b"", local=True, synced=True, remote=True, blocked=False)]
     while waiting:
         below = walk.visit(waiting.pop())
@@ -75,38 +91,31 @@ def survey(
 
 
 class _Place(NamedTuple):
-    """A directory to visit, and in which trees it is one. blocked: locally it is no directory."""
+    """A directory to visit, and in which trees it is one.
+
+    blocked: locally it is no directory. whole: it is not the directory that it was, so all that is
+    in it is told, in sync or not.
+    """
 
     path: bytes
     local: bool
     synced: bool
     remote: bool
     blocked: bool
+    whole: bool = False
 
 
-class _Audit:
-    """Takes listings from a walk that is in tree order, passing over those nobody asks for."""
-
-    def __init__(self, listings: Iterator[Listed]) -> None:
-        self._listings = listings
-        self._next = next(listings, None)
-
-    def listing(self, directory: bytes) -> Listed:
-        wanted = order(directory)
-        while self._next is not None and order(self._next.directory) < wanted:
-            self._next = next(self._listings, None)
-        if self._next is not None and self._next.directory == directory:
-            return self._next
-        return _EMPTY_LISTED
-
-
-_EMPTY_LISTED = Listed(b"", {}, frozenset(), None)
 _EMPTY_LISTING = Listing({}, [], set(), set(), failed=False)
+
+
+def _is_another(here: bytes, known: bytes) -> bool:
+    """Whether a directory is known not to be the one that was recorded at its path."""
+    return IDENTITY_SIZE == len(here) == len(known) and here != known
 
 
 class _Walk:
     def __init__(
-        self, root: Root, index: Index, audit: _Audit | None, scope: Scope, now_ns: int
+        self, root: Root, index: Index, audit: Audit | None, scope: Scope, now_ns: int
     ) -> None:
         self._root = root
         self._index = index
@@ -121,7 +130,7 @@ class _Walk:
         local = self._root.list(place.path) if place.local else _EMPTY_LISTING
         self.found.problems += local.problems
         self.found.skipped["special"] += len(local.special)
-        remote = _EMPTY_LISTED
+        remote = NOT_LISTED
         if self._audit is not None and place.remote:
             remote = self._audit.listing(place.path)
             if remote.error is not None:
@@ -129,8 +138,7 @@ class _Walk:
                 self._keep(place)
         if local.failed or remote.error is not None:
             return []
-        rows = self._index.children(place.path) if place.synced else {}
-        return self._compare(place, local, rows, remote)
+        return self._compare(place, local, remote)
 
     def _keep(self, place: _Place) -> None:
         """Let a directory stay that is gone locally, since it holds what is not ours to judge."""
@@ -144,54 +152,70 @@ class _Walk:
             self.found.findings = [
                 f for f in self.found.findings if f.local is not None or f.path not in self._kept
             ]
+        self.found.findings, self.found.reclaimed = reclaimed(
+            self.found.findings, self._index.row, self._scope.facts
+        )
         return self.found
 
-    def _compare(
-        self, place: _Place, local: Listing, rows: Mapping[bytes, Row], remote: Listed
-    ) -> list[_Place]:
+    def _compare(self, place: _Place, local: Listing, remote: Listed) -> list[_Place]:
         if remote.unknown:
             self._keep(place)
+        self.found.entries += len(local.children)
+        names = self._differing(place, local, remote)
+        if not names and not self._scope.facts.folds_case:
+            return []
+        rows = self._index.children(place.path) if place.synced else {}
         unknown = local.unknown | self._colliding(place.path, local, rows, remote)
         below: list[_Place] = []
-        for name in sorted(local.children.keys() | rows.keys() | remote.children.keys()):
-            status, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
-            if status is not None:
-                self.found.entries += 1
-                if row is not None and self._is_as_it_was(status, row, seen):
-                    continue
+        for name in sorted(names):
+            known, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
             path = join(place.path, name)
             if name in local.special and row is not None:
                 self._left_out(path, self._index.unpack(row[1]), "a device, pipe or socket")
-            if name in unknown or (name in remote.unknown and self._is_blocked(path, status)):
+            if name in unknown or (name in remote.unknown and self._is_blocked(path, known)):
                 continue
-            child = self._look(path, status, row, seen, place)
+            child = self._look(path, known, row, seen, place)
             if child is not None:
                 below.append(child)
         return below
 
-    def _is_as_it_was(self, status: stat_result, row: Row, seen: Entry | None) -> bool:
-        """The usual case, made cheap: a file or link that has changed on neither side."""
-        if row[0] != identity(status) or S_ISDIR(status.st_mode):
-            return False
-        if self._audit is None:
-            return True
-        synced = self._index.unpack(row[1])
-        return _actual(synced, seen, self._scope.facts) is synced and not synced.retained
+    def _differing(self, place: _Place, local: Listing, remote: Listed) -> list[bytes]:
+        """The names to look at: all but files that have changed on neither side.
+
+        Those are nearly all names of most trees, so nothing is made for them.
+        """
+        here, seen, facts = local.children, remote.children, self._scope.facts
+        stats = self._index.stats(place.path) if place.synced else {}
+        if place.whole:
+            names = list(here)
+        elif self._audit is None:
+            names = [name for name, known in here.items() if stats.get(name) != known]
+        else:
+            names = [
+                name
+                for name, known in here.items()
+                if stats.get(name) != known or not is_listed_as(known, seen.get(name), facts)
+            ]
+        names += (stats.keys() | seen.keys()) - here.keys()
+        return names
 
     def _look(
         self,
         path: bytes,
-        status: stat_result | None,
+        known: bytes | None,
         row: Row | None,
         seen: Entry | None,
         place: _Place,
     ) -> _Place | None:
         """Compare one path; if it is a directory in any tree, the place to visit."""
         synced = self._index.unpack(row[1]) if row is not None else None
+        is_same = row is not None and row[0] == known and not place.whole
+        if is_same and self._is_as_recorded(synced, seen):
+            return None
         kinds = [entry.kind for entry in (synced, seen) if entry is not None]
-        local_kind = kind_of(status) if status is not None else None
+        local_kind = kind_in(known) if known is not None else None
         is_dir = DIR in (local_kind, *kinds)
-        if self._scope.rules.hides(path, is_dir=is_dir):
+        if self._scope.rules.hides(path, is_dir=is_dir) and not (known is None and is_parked(path)):
             if seen is not None and is_stray(path):
                 self.found.strays.append(path)
             elif synced is not None or seen is not None:
@@ -203,14 +227,17 @@ class _Walk:
                 self._left_out(path, synced, "a link, and links are skipped")
             return None
         local: Entry | None = None
-        if status is not None:
+        if known is not None:
             try:
-                local = self._local_entry(path, status, row, synced)
+                local = self._local_entry(path, known, row, synced, seen)
             except OSError as error:
                 self.found.problems.append(unreadable(path, error))
                 return None
         blocked = place.blocked or (local_kind is not None and local_kind != DIR)
-        self._find(path, local, synced, seen, blocked=blocked)
+        here = b"" if known is None else standing(known) if local_kind == DIR else known
+        identities = here, row[0] if row is not None else STAT_UNKNOWN
+        whole = place.whole or (is_dir and _is_another(*identities))
+        self._find(path, (local, synced, seen), identities, blocked=blocked, whole=whole)
         if not is_dir:
             return None
         return _Place(
@@ -219,17 +246,34 @@ class _Walk:
             synced is not None and synced.kind == DIR,
             seen is not None and seen.kind == DIR,
             blocked,
+            whole,
         )
 
+    def _is_as_recorded(self, synced: Entry | None, seen: Entry | None) -> bool:
+        """Whether nothing speaks against the remote being what the manifest says."""
+        if self._audit is None:
+            return True
+        is_retained = synced is not None and synced.retained
+        return actual(synced, seen, self._scope.facts) is synced and not is_retained
+
     def _local_entry(
-        self, path: bytes, status: stat_result, row: Row | None, synced: Entry | None
+        self,
+        path: bytes,
+        known: bytes,
+        row: Row | None,
+        synced: Entry | None,
+        seen: Entry | None,
     ) -> Entry:
         """The local entry, with its digest where that is known without reading."""
-        if synced is not None and row is not None and row[0] == identity(status):
+        if synced is not None and row is not None and row[0] == known:
             return msgspec.structs.replace(synced, retained=False) if synced.retained else synced
-        local = self._root.entry(path, status)
-        if local.kind != DIR:
-            self.found.identities[path] = settled(status, self._now_ns)
+        local = self._root.entry(path, known)
+        is_new_file = local.kind == FILE and synced is None and seen is None
+        if local.kind == DIR:
+            if row is None or row[0] in (STAT_UNKNOWN, RACY):
+                self.found.identities[path] = standing(known)
+        elif not is_new_file:
+            self.found.identities[path] = settled(known, self._now_ns)
         if synced is None or synced.kind != local.kind:
             return local
         if local.mode is None:
@@ -244,24 +288,34 @@ class _Walk:
     def _find(
         self,
         path: bytes,
-        local: Entry | None,
-        synced: Entry | None,
-        seen: Entry | None,
+        entries: tuple[Entry | None, Entry | None, Entry | None],
+        identities: tuple[bytes, bytes],
         *,
         blocked: bool,
+        whole: bool,
     ) -> None:
-        remote = synced if self._audit is None else _actual(synced, seen, self._scope.facts)
+        """Note how the trees differ at a path: local, synced and seen entry."""
+        local, synced, seen = entries
+        remote = synced if self._audit is None else actual(synced, seen, self._scope.facts)
         if local == remote == synced:
-            if local is not None and path in self.found.identities:
-                self.found.settled.add(path)
-            if is_closed(local):
-                self.found.findings.append(Finding(path, remote, local))
+            self._settle(path)
+            if is_closed(local) or whole:
+                finding = Finding(path, remote, local, here=identities[0], known=identities[1])
+                self.found.findings.append(finding)
             return
         if local is None and not self._concerns(remote, synced, blocked=blocked):
             return
         foreign = remote is not None and synced is None
         stale = remote != synced and not foreign
-        self.found.findings.append(Finding(path, remote, local, foreign, stale))
+        self.found.findings.append(Finding(path, remote, local, foreign, stale, *identities))
+
+    def _settle(self, path: bytes) -> None:
+        settled = self.found.settled
+        if path in self.found.identities:
+            settled[path] = self.found.identities.pop(path)
+        if len(settled) >= SETTLED_HELD:
+            self._index.note(settled)
+            settled.clear()
 
     def _concerns(self, remote: Entry | None, synced: Entry | None, *, blocked: bool) -> bool:
         """Whether what is gone locally is worth a finding: not if it is retained and stays so."""
@@ -278,8 +332,8 @@ class _Walk:
         here = local.children.keys()
         pairs = colliding(here | rows.keys() | remote.children.keys())
         for name in list(pairs):
-            status, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
-            is_dir = self._is_directory(status, row, seen)
+            known, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
+            is_dir = self._is_directory(known, row, seen)
             if self._scope.rules.hides(join(directory, name), is_dir=is_dir):
                 del pairs[name]
         wanted = {folded(name) for name in pairs if name in here}
@@ -288,13 +342,11 @@ class _Walk:
             self._tell_collision(join(directory, name), both_here.get(name), pairs[name])
         return {name for name in pairs if folded(name) in wanted}
 
-    def _is_directory(
-        self, status: stat_result | None, row: Row | None, seen: Entry | None
-    ) -> bool:
+    def _is_directory(self, known: bytes | None, row: Row | None, seen: Entry | None) -> bool:
         """Whether it is a directory in any of the trees."""
         synced = self._index.unpack(row[1]) if row is not None else None
         kinds = {entry.kind for entry in (synced, seen) if entry is not None}
-        return DIR in kinds or (status is not None and kind_of(status) == DIR)
+        return DIR in kinds or (known is not None and kind_in(known) == DIR)
 
     def _tell_collision(self, path: bytes, other_here: bytes | None, other: bytes) -> None:
         if other_here is not None:
@@ -321,8 +373,8 @@ class _Walk:
                 f"It is now {what}; the remote keeps what it was before. Move one of them away.",
             )
 
-    def _is_blocked(self, path: bytes, status: stat_result | None) -> bool:
-        if status is not None:
+    def _is_blocked(self, path: bytes, known: bytes | None) -> bool:
+        if known is not None:
             self._problem(
                 path, "special-on-remote", "On the remote a special file is in its place."
             )
@@ -330,22 +382,3 @@ class _Walk:
 
     def _problem(self, path: bytes, code: str, message: str) -> None:
         self.found.problems.append(Problem(path, code, message))
-
-
-def _actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | None:
-    """What the remote holds, by an audit: the synced entry if nothing speaks against it."""
-    if synced is None or seen is None or synced.kind != seen.kind:
-        return seen
-    if synced.kind == FILE and not _same_stat(synced, seen, facts):
-        return seen
-    if synced.kind == LINK:
-        return synced if synced.link == seen.link else seen
-    if facts.keeps_modes and synced.mode is not None and synced.mode != seen.mode:
-        return msgspec.structs.replace(synced, mode=seen.mode)
-    return synced
-
-
-def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:
-    if synced.size != seen.size:
-        return False
-    return not facts.keeps_times or wire_time(synced.mtime_ns) == wire_time(seen.mtime_ns)

@@ -120,6 +120,14 @@ def test_a_stat_stays_with_its_entry_and_with_what_moves() -> None:
         assert stat_of(index, b"b") == b""
 
 
+def test_a_stat_is_that_of_what_is_at_the_path_in_the_end() -> None:
+    edits: list[Edit] = [Put(b"a", A), Put(b"x", A), Move(b"a", b"b"), Move(b"x", b"a")]
+    with Index.open(None) as index:
+        index.record([Put(b"x", A)], HEAD, {b"x": b"of x"})
+        index.record(edits, HEAD, {b"a": b"1", b"b": b"2"})
+        assert (stat_of(index, b"a"), stat_of(index, b"b")) == (b"1", b"2")
+
+
 def test_rebuild_keeps_the_stats_of_unchanged_entries() -> None:
     paths = [b"same", b"other", b"moved"]
     with Index.open(None) as index:
@@ -136,6 +144,49 @@ def test_remember_sets_stats_alone() -> None:
         index.remember({b"a": b"new", b"absent": b"new"})
         assert index.children(b"") == {b"a": (b"new", pack(A))}
         assert index.head == HEAD
+
+
+@given(histories(), st.integers(0, 40), st.data())
+def test_the_stats_recorded_are_those_that_are_there(
+    history: History, cut: int, data: st.DataObject
+) -> None:
+    paths = sorted({b"none", *(edit.path for edit in history.edits)})
+    known = data.draw(st.dictionaries(st.sampled_from(paths), st.sampled_from([b"", b"1", b"2"])))
+    with Index.open(None) as index:
+        index.record(history.edits[:cut], HEAD, dict.fromkeys(paths, b"before"))
+        index.record(history.edits[cut:], HEAD, known)
+        for path in known.keys() & history.tree.keys():
+            assert stat_of(index, path) == known[path]
+
+
+@given(histories())
+def test_stats_are_those_of_the_children(history: History) -> None:
+    with Index.open(None) as index:
+        index.record(history.edits, HEAD, dict.fromkeys(history.tree, b"known"))
+        for directory in {b"", *history.tree}:
+            children = index.children(directory)
+            assert index.stats(directory) == {name: known for name, (known, _) in children.items()}
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_what_is_noted_counts_only_when_it_is_remembered(file: Path, read_only: bool) -> None:
+    with Index.open(file) as index:
+        index.record([Put(b"a", A), Put(b"d/b", A), Put(b"c", A)], HEAD, {b"c": b"old"})
+    with Index.open(file, read_only=read_only) as index:
+        index.note({b"a": b"1", b"d/b": b"2", b"absent": b"3"})
+        index.note({b"a": b"4"})
+        assert (stat_of(index, b"a"), stat_of(index, b"d/b")) == (b"", b"")
+        if read_only:
+            with pytest.raises(SkynetError, match="readonly"):
+                index.remember({})
+            return
+        index.remember({b"c": b"5"})
+        index.remember({})
+        assert (stat_of(index, b"a"), stat_of(index, b"d/b")) == (b"4", b"2")
+        assert stat_of(index, b"c") == b"5"
+    with Index.open(file) as index:
+        assert stat_of(index, b"a") == b"4"
+        assert index.count() == 3
 
 
 # Head and root -----------------------------------------------------------------------------

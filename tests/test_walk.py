@@ -32,7 +32,7 @@ Batch = list[tuple[bytes, Attrs]]
 class Listings:
     """Answers as a server whose directories hold what `batches(path)` says, READDIR by READDIR.
 
-    asked: the directories opened so far. open: those not yet closed.
+    asked: the directories opened so far. open: those not yet closed. reads: how many READDIRs.
     """
 
     def __init__(self, batches: Callable[[bytes], Iterable[Batch]]) -> None:
@@ -40,6 +40,7 @@ class Listings:
         self._reading: dict[bytes, Iterator[Batch]] = {}
         self.asked: list[bytes] = []
         self.open: set[bytes] = set()
+        self.reads = 0
 
     def __call__(self, request: Asked) -> Iterable[bytes]:
         number, text = request.request_id, request.text
@@ -49,6 +50,7 @@ class Listings:
             self._reading[text] = iter(self._batches(text))
             return [frames.handle(number, text)]
         if request.kind == "READDIR":
+            self.reads += 1
             batch = next(self._reading[text], None)
             if batch is None:
                 return [frames.status(number, replies.EOF)]
@@ -293,6 +295,31 @@ def test_no_more_than_some_directories_are_held_ahead_of_the_reader(
         ahead = list(walk_slowly(client, listings))
     assert len(ahead) == 1 + 40 + 40 * 40
     assert max(ahead) <= 8 + 2 * 4  # two levels below the root
+
+
+def test_the_more_names_directories_hold_the_fewer_are_held_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(path: bytes) -> list[Batch]:
+        kind = A_DIR if path == b"/r" else A_FILE
+        return [[(b"%02d" % number, kind) for number in range(40)]]
+
+    monkeypatch.setattr(room, "BURST", 4)
+    monkeypatch.setattr(room, "NAMES_AHEAD", 8 * 40)
+    listings = Listings(full)
+    with client_over(listings.client()) as client:
+        ahead = list(walk_slowly(client, listings))
+    assert len(ahead) == 1 + 40
+    assert max(ahead) <= 8 + 4
+
+
+def test_behind_a_short_answer_a_listing_asks_once_at_a_time() -> None:
+    """It is most often the last one that has names; if it is not, the listing is whole still."""
+    files = [(b"%03d" % number, A_FILE) for number in range(10)]
+    usual = listing(files[:8], files[8:])
+    odd = listing(files[:7], files[7:8], files[8:9], files[9:])
+    assert [len(found.children) for found in walk_all(usual) + walk_all(odd)] == [10, 10]
+    assert (usual.reads, odd.reads) == (2 + 1, 2 + 1 + 1 + 1)
 
 
 def test_directories_are_asked_for_side_by_side() -> None:

@@ -2,9 +2,9 @@
 
 Listings are asked for many at a time and arrive in any order. The directories that are known and
 not yet handed out are kept sorted, and the smallest is asked for first. So the listings held in
-memory are AHEAD and a BURST for each level below the root, however large the tree is; beside them
-are the paths of the directories found and not yet handed out, which are all the directories of
-one parent if it has that many.
+memory are AHEAD, or fewer that are likely to hold NAMES_AHEAD names, and a BURST for each level
+below the root, however large the tree is; beside them are the paths of the directories found and
+not yet handed out, which are all the directories of one parent if it has that many.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from skynet.tree import DIR, FILE, LINK, SECOND, Entry, join, order
 _Arrival = tuple[bytes, Listed | None, BaseException | None]
 
 BURST = 64  # directories asked for together
-AHEAD = 256  # directories listed and not yet handed out
+AHEAD = 1024  # directories listed and not yet handed out
+NAMES_AHEAD = 100_000  # what these may hold, by what those before them held: some 25 MB
 READS_AT_ONCE = 32  # READDIR requests in flight for one large directory
 MAX_ENTRIES = 4_000_000  # in one directory; a listing that goes on is a server gone mad
 MAX_NAME = 4096  # bytes; no file system has longer names
+_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: LINK}
 MAX_PATH = 64 * 1024  # bytes; a tree that is deeper has no end
 
 
@@ -37,10 +39,10 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
     known = [(order(b""), b"")]  # to be handed out
     waiting = [(order(b""), b"")]  # to be asked for
     listed: dict[bytes, Listed] = {}
-    in_flight = 0
+    in_flight = count = names = 0
     while known:
         _, directory = known[0]
-        room = AHEAD - in_flight - len(listed)
+        room = min(AHEAD, NAMES_AHEAD * count // max(names, 1)) - in_flight - len(listed)
         # In bursts, which share packets and wake-ups; but what is needed next is asked at once.
         if waiting and (room >= BURST or waiting[0][1] == directory):
             paths = [heappop(waiting)[1] for _ in range(min(max(room, BURST), len(waiting)))]
@@ -50,11 +52,15 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
             path, got, error = arrived.get()  # the client's supervisor bounds this wait
             in_flight -= 1
             listed[path] = _accept(path, got, error)
+            count += 1
+            names += len(listed[path].children)
             for name, entry in listed[path].children.items():
+                if entry.kind != DIR:
+                    continue
                 child = join(path, name)
                 if len(child) > MAX_PATH:
                     raise ProtocolError("The server lists directories that nest without end.")
-                if entry.kind == DIR and not hides(child):
+                if not hides(child):
                     heappush(known, (order(child), child))
                     heappush(waiting, (order(child), child))
             continue
@@ -97,7 +103,7 @@ def _below(full: bytes, path: bytes) -> bytes:
 def _read_names(
     handle: bytes, children: dict[bytes, Entry], unknown: set[bytes]
 ) -> Conversation[None]:
-    at_once, at_end, count = 2, False, 0
+    at_once, at_end, count, longest = 2, False, 0, 0
     while not at_end:
         for answer in (yield [wire.readdir(handle)] * at_once):
             if at_end and isinstance(answer, replies.Status):
@@ -105,10 +111,12 @@ def _read_names(
             names = replies.expect_names(answer)
             at_end = at_end or not names
             count += len(names)
+            longest = max(longest, len(names))
             _understand(names, children, unknown)
         if count > MAX_ENTRIES:
             raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
-        at_once = min(2 * at_once, READS_AT_ONCE)
+        # An answer shorter than another was is most often the last one that has names.
+        at_once = min(2 * at_once, READS_AT_ONCE) if len(names) == longest else 1
 
 
 def _understand(
@@ -146,13 +154,14 @@ def _read_links(
 
 def entry_of(attrs: wire.Attrs) -> Entry | None:
     """What a listing says of a name; None if that is too little, or no entry can hold it."""
-    if attrs.mode is None:
+    size, mode, _, mtime = attrs
+    if mode is None:
         return None
-    permissions = stat.S_IMODE(attrs.mode)
-    if stat.S_ISDIR(attrs.mode):
-        return Entry(DIR, mode=permissions)
-    if stat.S_ISLNK(attrs.mode):
+    kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind == DIR:
+        return Entry(DIR, mode=stat.S_IMODE(mode))
+    if kind == LINK:
         return Entry(LINK)
-    if not stat.S_ISREG(attrs.mode) or attrs.size is None or attrs.mtime is None:
+    if kind is None or size is None or mtime is None:
         return None
-    return Entry(FILE, attrs.size, attrs.mtime * SECOND, permissions)
+    return Entry(FILE, size, mtime * SECOND, stat.S_IMODE(mode))

@@ -1,0 +1,66 @@
+"""The audit: what the remote lists, directory by directory, and whether that is as recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from skynet.remote import Facts, Listed
+from skynet.scan import fields
+from skynet.tree import FILE, LINK, SECOND, Entry, order, wire_time
+
+NOT_LISTED = Listed(b"", {}, frozenset(), None)
+
+
+class Audit:
+    """Takes listings from a walk that is in tree order, passing over those nobody asks for."""
+
+    def __init__(self, listings: Iterator[Listed]) -> None:
+        self._listings = listings
+        self._next = next(listings, None)
+
+    def listing(self, directory: bytes) -> Listed:
+        """The listing of a directory; NOT_LISTED if there is none."""
+        wanted = order(directory)
+        while self._next is not None and order(self._next.directory) < wanted:
+            self._next = next(self._listings, None)
+        if self._next is not None and self._next.directory == directory:
+            return self._next
+        return NOT_LISTED
+
+
+def actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | None:
+    """What the remote holds, by an audit: the synced entry if nothing speaks against it."""
+    if synced is None or seen is None or synced.kind != seen.kind:
+        return seen
+    if synced.kind == FILE and not _same_stat(synced, seen, facts):
+        return seen
+    if synced.kind == LINK:
+        return synced if synced.link == seen.link else seen
+    if facts.keeps_modes and synced.mode is not None and synced.mode != seen.mode:
+        return msgspec.structs.replace(synced, mode=seen.mode)
+    return synced
+
+
+def is_listed_as(known: bytes, seen: Entry | None, facts: Facts) -> bool:
+    """Whether the remote lists what a local file of this identity becomes there.
+
+    The cheap answer to what `_actual` tells of the entry that was made from the file; False also
+    for links, whose target must be known, where the platform has no modes, and for times that
+    SFTP cannot carry.
+    """
+    if seen is None or seen.kind != FILE:
+        return False
+    mtime_ns, _, size, _, mode = fields(known)
+    return (
+        seen.size == size
+        and (seen.mode == mode & 0o7777 or not facts.keeps_modes)
+        and (0 <= mtime_ns - seen.mtime_ns < SECOND or not facts.keeps_times)
+    )
+
+
+def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:
+    if synced.size != seen.size:
+        return False
+    return not facts.keeps_times or wire_time(synced.mtime_ns) == wire_time(seen.mtime_ns)

@@ -1,0 +1,61 @@
+"""The audit: listings in order; the cheap look never sees less than the thorough one."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from skynet.audit import NOT_LISTED, Audit, actual, is_listed_as
+from skynet.remote import Facts, Listed
+from skynet.scan import identity
+from skynet.tree import DIR, FILE, LATEST_TIME, LINK, SECOND, Entry
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="has no permission bits")
+
+sizes = st.sampled_from([0, 1, 2])
+modes = st.sampled_from([0o644, 0o600, 0o4755])
+times = st.sampled_from(
+    [-1, 0, 1, SECOND - 1, SECOND, SECOND + 1, LATEST_TIME * SECOND, (LATEST_TIME + 2) * SECOND]
+)
+facts = st.builds(Facts, st.booleans(), st.booleans())
+listed = st.one_of(
+    st.none(),
+    st.sampled_from([Entry(DIR, mode=0o644), Entry(LINK, link=b"a")]),
+    st.builds(
+        lambda size, time, mode: Entry(FILE, size, max(time // SECOND, 0) * SECOND, mode),
+        *(sizes, times, modes),
+    ),
+)
+
+
+def known_as(entry: Entry) -> bytes:
+    """The identity of a local file with this size, time and mode."""
+    assert entry.mode is not None
+    fields = [stat.S_IFREG | entry.mode, 7, 8, 1, 0, 0, entry.size, 0, 0, 0]
+    times_ns = {"st_mtime_ns": entry.mtime_ns, "st_ctime_ns": 5}
+    return identity(os.stat_result(fields, times_ns))
+
+
+@given(st.builds(Entry, st.just(FILE), sizes, times, modes), listed, facts)
+def test_the_cheap_look_is_as_sharp_as_the_thorough_one(
+    synced: Entry, seen: Entry | None, facts: Facts
+) -> None:
+    is_same = actual(synced, seen, facts) is synced
+    cheaply = is_listed_as(known_as(synced), seen, facts)
+    assert is_same or not cheaply
+    assume(0 <= synced.mtime_ns // SECOND <= LATEST_TIME)
+    assume(seen is None or seen.mtime_ns // SECOND <= LATEST_TIME)  # no server says more
+    assert is_same == cheaply
+
+
+def test_listings_nobody_asks_for_are_passed_over() -> None:
+    listings = [Listed(path, {}, frozenset(), None) for path in (b"", b"a", b"a/b", b"a-", b"c")]
+    audit = Audit(iter(listings))
+    assert [audit.listing(path).directory for path in (b"", b"a", b"a-")] == [b"", b"a", b"a-"]
+    assert audit.listing(b"b") is NOT_LISTED
+    assert audit.listing(b"c").directory == b"c"
+    assert audit.listing(b"d") is NOT_LISTED
