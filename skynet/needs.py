@@ -1,17 +1,24 @@
-"""Which operations of a plan must be done before which. Pure."""
+"""Which operations of a plan must be done before which. Pure.
+
+Two operations keep their order if they are about the same path, or if one of them is about a
+directory as such (makes, moves, removes or records it, or sets its mode) and the other about
+something in it. All others may be done in any order, or at once.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from skynet.ops import Delete, Op, Record, Rename, Rmdir, SetMeta
-from skynet.tree import DIR, parent
+from skynet.ops import Copy, Op, Record, Rename, Rmdir, SetMeta, Upload
+from skynet.tree import DIR, ancestors, parent
+
+_CHANGELESS = (Record, SetMeta)
 
 
 def changed_directories(op: Op) -> tuple[bytes, ...]:
     """The directories in which the operation makes, replaces or removes a name."""
-    if isinstance(op, Record | SetMeta):
+    if isinstance(op, _CHANGELESS):
         return ()
     if isinstance(op, Rename):
         return parent(op.path), parent(op.source)
@@ -20,43 +27,81 @@ def changed_directories(op: Op) -> tuple[bytes, ...]:
 
 def needs_of(ops: Sequence[Op]) -> list[tuple[int, ...]]:
     """For each operation the earlier ones that must be done first."""
-    maker: dict[bytes, int] = {}  # path -> what makes an entry there
-    clearer: dict[bytes, int] = {}  # path -> what frees it
-    leaving: dict[bytes, list[int]] = defaultdict(list)  # directory -> what empties it
-    opener: dict[bytes, int] = {}  # directory -> what lets its owner change it
-    needs: list[tuple[int, ...]] = []
-    fillers: dict[bytes, list[int]] = defaultdict(list)  # directory -> what is put into it
-    for index, op in enumerate(ops):
-        mine = [opener[d] for d in changed_directories(op) if d in opener]
-        if isinstance(op, Delete | Rmdir):
-            mine += leaving.get(op.path, ()) if isinstance(op, Rmdir) else ()
-            clearer[op.path] = index
-            leaving[parent(op.path)].append(index)
-        elif isinstance(op, SetMeta):
-            mine += [maker[op.path]] if op.path in maker else []
-            # A directory's mode may forbid whatever else is to be done in it.
-            mine += fillers.get(op.path, ())
-            mine += leaving.get(op.path, ())
-            if op.opens:
-                opener[op.path] = index
-            elif op.path in opener:
-                mine.append(opener[op.path])
-        elif isinstance(op, Record):
-            mine += [maker[p] for p in (parent(op.path), op.path) if p in maker]
-            if op.entry is not None and op.entry.kind == DIR:
-                maker[op.path] = index
-        else:
-            mine += [found[p] for found, p in _before(op, maker, clearer) if p in found]
-            maker[op.path] = index
-            fillers[parent(op.path)].append(index)
-            if isinstance(op, Rename):
-                leaving[parent(op.source)].append(index)
-        needs.append(tuple(mine))
-    return needs
+    order = _Order({path for op in ops for path in _wholes(op)})
+    return [order.add(index, op) for index, op in enumerate(ops)]
 
 
-def _before(
-    op: Op, maker: dict[bytes, int], clearer: dict[bytes, int]
-) -> tuple[tuple[dict[bytes, int], bytes], ...]:
-    """What must be made and freed before something can be put at `op.path`."""
-    return (maker, parent(op.path)), (clearer, op.path)
+class _Order:
+    """What each path was last about. wholes: directories that some operation is about as such."""
+
+    def __init__(self, wholes: set[bytes]) -> None:
+        self._wholes = wholes
+        self._last: dict[bytes, int] = {}  # path -> what changed it last
+        self._read: dict[bytes, list[int]] = defaultdict(list)  # path -> who has read it since
+        self._inside: dict[bytes, list[int]] = defaultdict(
+            list
+        )  # whole -> what is about its inside
+        self._above: dict[bytes, tuple[int, ...]] = {}  # directory -> what its inside waits for
+
+    def add(self, index: int, op: Op) -> tuple[int, ...]:
+        """Take the next operation; what it needs."""
+        if isinstance(op, Upload) and op.replaces is None and op.path not in self._last:
+            # Nearly all of a first plan: nothing else is about a new file but its directories.
+            self._note_inside(index, op.path)
+            return self._waits_inside(parent(op.path))
+        needed: set[int] = set()
+        for path in _touched(op):
+            needed.update(self._waits_inside(parent(path)))
+            needed.update(self._inside.get(path, ()) if path in self._wholes else ())
+            if path in self._last:
+                needed.add(self._last[path])
+            if not isinstance(op, Copy) or path == op.path:
+                needed.update(self._read.pop(path, ()))
+        self._note(index, op)
+        needed.discard(index)
+        return tuple(sorted(needed))
+
+    def _waits_inside(self, directory: bytes) -> tuple[int, ...]:
+        """The last operation about each directory above, one object for all files of one."""
+        found = self._above.get(directory)
+        if found is None:
+            latest: list[int] = []
+            for path in (directory, *ancestors(directory)):
+                # What a nearer directory waits for itself need not be told again.
+                if self._last.get(path, -1) > (latest[-1] if latest else -1):
+                    latest.append(self._last[path])
+            found = self._above[directory] = tuple(latest)
+        return found
+
+    def _note(self, index: int, op: Op) -> None:
+        if isinstance(op, Copy):
+            self._read[op.source].append(index)
+        wholes = set(_wholes(op))
+        for path in _touched(op):
+            if not isinstance(op, Copy) or path == op.path:
+                self._last[path] = index
+            self._note_inside(index, path)
+            if path in wholes:
+                self._above.clear()
+
+    def _note_inside(self, index: int, path: bytes) -> None:
+        if self._wholes:
+            for above in ancestors(path):
+                if above in self._wholes:
+                    self._inside[above].append(index)
+
+
+def _touched(op: Op) -> tuple[bytes, ...]:
+    """The paths that an operation is about."""
+    return (op.path, op.source) if isinstance(op, Rename | Copy) else (op.path,)
+
+
+def _wholes(op: Op) -> Iterator[bytes]:
+    """The directories that an operation is about as such."""
+    if isinstance(op, Rename):
+        if op.entry.kind == DIR:
+            yield from (op.path, op.source)
+    elif isinstance(op, Rmdir) or (op.entry is not None and op.entry.kind == DIR):
+        yield op.path
+    elif isinstance(op, Record) and op.entry is None:
+        yield op.path  # perhaps a directory's

@@ -7,51 +7,51 @@ order leaves a valid tree.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
+from skynet.closed import open_and_close
 from skynet.errors import Problem
-from skynet.needs import changed_directories, needs_of
-from skynet.ops import Delete, Mkdir, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload
+from skynet.findings import Finding
+from skynet.matching import Holder, match
+from skynet.needs import needs_of
+from skynet.ops import (
+    Copy,
+    Delete,
+    Mkdir,
+    Op,
+    Patch,
+    Plan,
+    Record,
+    Rmdir,
+    SetMeta,
+    Upload,
+)
+from skynet.renaming import opened, renames
 from skynet.tree import (
     DIR,
     FILE,
-    OWNER_ACCESS,
     Entry,
     ancestors,
     is_below,
     is_closed,
-    name,
     order,
     parent,
     wire_time,
 )
 
 
-class Finding(msgspec.Struct, frozen=True, gc=False):
-    """One path where there may be something to do.
-
-    remote: what the remote holds, as far as is known. local: what it should hold; a file's digest
-    is b"" while unknown. None is nothing. foreign: `remote` is not skynet's work. stale: the
-    manifest says something else than `remote`. A directory that is closed to its owner needs a
-    finding even if it is in sync: it must be opened for what is done in it.
-    """
-
-    path: bytes
-    remote: Entry | None
-    local: Entry | None
-    foreign: bool = False
-    stale: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the planner may do. keeps_*: what the remote file system was found to keep."""
+    """What the planner may do. keeps_*: what the remote file system was found to keep.
+
+    can_copy: whether the server copies files.
+    """
 
     complete_sync: bool = False
+    can_copy: bool = False
     empty_dirs: bool = False
     remove_foreign: bool = True
     may_delete: bool = True
@@ -66,44 +66,26 @@ def same_meta(local: Entry, remote: Entry, policy: Policy) -> bool:
     return not (policy.keeps_times and local.kind == FILE and local.mtime_ns != remote.mtime_ns)
 
 
-def undecided(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings whose local file must be hashed before anything can be planned.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What else the planner is told.
 
-    Either the remote holds a file of the same size there, or a file of that size has vanished
-    somewhere else, so that this one may be it.
+    relocations: what moves directories, to be done first; the findings are as they are after that.
+    holder(size, digest): where the remote holds that content, at a path that has no finding.
+    sends: path -> bytes of content to send where a file can be patched.
     """
-    findings = list(findings)
-    vanished = {f.remote.size for f in findings if f.remote is not None and _is_vanished(f)}
-    return [f for f in findings if _wants_digest(f, vanished)]
+
+    relocations: Sequence[Op] = ()
+    holder: Holder = lambda _size, _digest: None
+    sends: Mapping[bytes, int] = field(default_factory=dict)
 
 
-def _wants_digest(finding: Finding, vanished_sizes: set[int]) -> bool:
-    local, remote = finding.local, finding.remote
-    if local is None or local.kind != FILE or local.digest:
-        return False
-    if remote is None:
-        return local.size in vanished_sizes
-    return remote.kind == FILE and remote.size == local.size and bool(remote.digest)
-
-
-def _is_vanished(finding: Finding) -> bool:
-    """Whether a file of ours is gone locally, and its content might be found elsewhere."""
-    remote = finding.remote
-    return (
-        finding.local is None
-        and remote is not None
-        and remote.kind == FILE
-        and bool(remote.digest)
-        and not finding.foreign
-    )
-
-
-def make_plan(findings: Iterable[Finding], policy: Policy) -> Plan:
+def make_plan(findings: Iterable[Finding], policy: Policy, known: Known | None = None) -> Plan:
     """The operations that make the remote what `local` says, wherever `policy` allows.
 
     A finding must come after those of the directories above it.
     """
-    draft = _Draft(list(findings), policy)
+    draft = _Draft(list(findings), policy, known or Known())
     draft.decide()
     return draft.finish()
 
@@ -111,28 +93,34 @@ def make_plan(findings: Iterable[Finding], policy: Policy) -> Plan:
 class _Draft:
     """A plan being made: operations by stage, each stage in tree order.
 
-    The stages: forget what is gone, record directories, open those that are closed to their
-    owner, clear what stands where a directory or file must go, make directories, rename, send,
-    record, delete, remove directories, set attributes. So the manifest, which is told of each as
-    it ends, is a valid tree all the time as well.
+    The stages: forget what is gone, move directories, record directories, open those that are
+    closed to their owner, clear what stands where a directory or file must go, rename, make
+    directories, copy, send, record, delete, remove directories, set attributes. So the manifest,
+    which is told of each as it ends, is a valid tree all the time as well.
     """
 
-    def __init__(self, findings: list[Finding], policy: Policy) -> None:
+    def __init__(self, findings: list[Finding], policy: Policy, known: Known) -> None:
         self.policy = policy
+        self.known = known
         self.problems: list[Problem] = []
         self.wanted_dirs = _wanted_directories(findings, policy)
         self.findings = findings = self._leave_foreign_in_the_way(findings)
         self.cleared = [f.path for f in findings if _directory_in_the_way(f)]
-        self.keeping = self._keeping_directories()
-        self.stuck = self.keeping.intersection(self.cleared)
-        self.moves = _find_moves(findings, policy, self.cleared)
+        self.moves = match(
+            findings,
+            retained=policy.complete_sync,
+            can_copy=policy.can_copy,
+            holder=known.holder,
+        )
+        self.keeping, self.stuck = self._what_stays()
+        self.moved_away = {old.path for old in self.moves.renames.values()}
         self.forgotten: list[Op] = []
         self.openings: list[Op] = []
         self.clear: list[Op] = []
         self.clear_dirs: list[Op] = []
         self.found_dirs: list[Op] = []
         self.mkdirs: list[Op] = []
-        self.renames: list[Op] = []
+        self.copies: list[Op] = []
         self.uploads: list[Op] = []
         self.metas: list[Op] = []
         self.records: list[Op] = []
@@ -140,10 +128,9 @@ class _Draft:
         self.rmdirs: list[Op] = []
 
     def decide(self) -> None:
-        moved_away = {old.path for old in self.moves.values()}
         for finding in self.findings:
             if finding.local is None:
-                if finding.path not in moved_away:
+                if finding.path not in self.moved_away:
                     self._decide_gone(finding)
             elif finding.local.kind == DIR:
                 self._decide_directory(finding, finding.local)
@@ -152,25 +139,47 @@ class _Draft:
 
     def finish(self) -> Plan:
         if self.policy.keeps_modes:
-            self._open_directories()
+            self.openings, closings = open_and_close(
+                self.findings, self._ordered(), complete_sync=self.policy.complete_sync
+            )
+            self.metas += closings
         ops = self._ordered()
         return Plan(ops, needs_of(ops), self.problems)
 
     def _ordered(self) -> list[Op]:
+        cleared = {op.path for op in self.clear_dirs}
+        moves = {path: source.path for path, source in self.moves.renames.items()}
+        early, late = renames(self.findings, moves, self.mkdirs, cleared)
+        made = {op.path for op in [*early, *late] if isinstance(op, Mkdir)}
+        found, found_inside = self._found_directories()
+        rank = {path: number for number, path in enumerate(self.moves.copies)}
         return [
             *self.forgotten,
-            *self.found_dirs,
+            *found,
+            *self.known.relocations,
+            *found_inside,
             *self.openings,
             *self.clear,
+            *early,
             *_deepest_first(self.clear_dirs),
-            *self.mkdirs,
-            *self.renames,
+            *late,
+            *(op for op in self.mkdirs if op.path not in made),
+            *sorted(self.copies, key=lambda op: rank[op.path]),
             *self.uploads,
             *self.records,
             *self.deletes,
             *_deepest_first(self.rmdirs),
             *self.metas,
         ]
+
+    def _found_directories(self) -> tuple[list[Op], list[Op]]:
+        """The directories that are only recorded: those that are there now, those in moved ones."""
+        moved = {op.path for op in self.known.relocations if not isinstance(op, Record)}
+        if not moved:
+            return self.found_dirs, []
+        is_inside = [not moved.isdisjoint([op.path, *ancestors(op.path)]) for op in self.found_dirs]
+        pairs = list(zip(self.found_dirs, is_inside, strict=True))
+        return [op for op, inside in pairs if not inside], [op for op, inside in pairs if inside]
 
     def _leave_foreign_in_the_way(self, findings: list[Finding]) -> list[Finding]:
         """The findings but those that need the place of a foreign file that must stay."""
@@ -197,34 +206,6 @@ class _Draft:
                 )
         return left
 
-    def _open_directories(self) -> None:
-        """Open the directories that are closed to their owner for what is done in them."""
-        ops = self._ordered()
-        changed = {directory for op in ops for directory in changed_directories(op)}
-        ending = {op.path for op in ops if isinstance(op, Rmdir | SetMeta)}
-        for finding in self.findings:
-            remote, path = finding.remote, finding.path
-            if path not in changed or remote is None or not is_closed(remote):
-                continue
-            last = self._last_of(finding, remote)
-            if last is not None:
-                assert remote.mode is not None
-                opened = msgspec.structs.replace(last, mode=remote.mode | OWNER_ACCESS)
-                self.openings.append(SetMeta(path, opened, opens=True))
-                if path not in ending:
-                    self.metas.append(SetMeta(path, last))
-
-    def _last_of(self, finding: Finding, remote: Entry) -> Entry | None:
-        """What the manifest says of a remote directory in the end, None if it is not to say."""
-        local = finding.local
-        if local is not None and local.kind == DIR:
-            mode = local.mode if local.mode is not None else remote.mode
-            return msgspec.structs.replace(local, mode=mode)
-        if finding.foreign:
-            return None
-        is_retained = local is None and not self.policy.complete_sync
-        return msgspec.structs.replace(remote, retained=is_retained or remote.retained)
-
     def _decide_gone(self, finding: Finding) -> None:
         remote, path = finding.remote, finding.path
         if remote is None:
@@ -248,13 +229,23 @@ class _Draft:
             return False
         return self.policy.remove_foreign or not finding.foreign
 
-    def _keeping_directories(self) -> set[bytes]:
-        """Directories that have something below them which must stay on the remote."""
-        keeping: set[bytes] = set()
-        for finding in self.findings:
-            if finding.remote is not None and not self._may_remove(finding):
-                keeping.update(ancestors(finding.path))
-        return keeping
+    def _what_stays(self) -> tuple[set[bytes], set[bytes]]:
+        """Directories that have something below them which must stay on the remote.
+
+        And those of them where a file should be: it cannot, so nothing is renamed to there.
+        """
+        while True:
+            leaving = {old.path for old in self.moves.renames.values()}
+            keeping: set[bytes] = set()
+            for finding in self.findings:
+                if finding.remote is None or finding.path in leaving:
+                    continue
+                if not self._may_remove(finding):
+                    keeping.update(ancestors(finding.path))
+            stuck = keeping.intersection(self.cleared)
+            if stuck.isdisjoint(self.moves.renames):
+                return keeping, stuck
+            self.moves = self.moves.without(stuck)
 
     def _is_in_the_way(self, path: bytes) -> bool:
         return any(is_below(path, d) and d not in self.stuck for d in self.cleared)
@@ -270,10 +261,10 @@ class _Draft:
         path, remote = finding.path, finding.remote
         if remote is None or remote.kind != DIR:
             if path not in self.wanted_dirs:
-                if remote is not None or finding.stale:
+                if path not in self.moved_away and (remote is not None or finding.stale):
                     self._decide_gone(finding)  # an empty directory counts as nothing
                 return
-            if remote is not None:
+            if remote is not None and path not in self.moved_away:
                 self.clear.append(Delete(path, remote, finding.foreign))
             self._make_directory(path, local)
         elif not same_meta(local, remote, self.policy):
@@ -285,19 +276,14 @@ class _Draft:
 
     def _make_directory(self, path: bytes, local: Entry) -> None:
         # Its owner must be able to fill it; a stricter mode is set when that is done.
-        if local.mode is None or not is_closed(local):
-            self.mkdirs.append(Mkdir(path, local))
-            return
-        open_mode = msgspec.structs.replace(local, mode=local.mode | OWNER_ACCESS)
-        self.mkdirs.append(Mkdir(path, open_mode))
-        self.metas.append(SetMeta(path, local))
+        self.mkdirs.append(Mkdir(path, opened(local)))
+        if is_closed(local):
+            self.metas.append(SetMeta(path, local))
 
     def _decide_file(self, finding: Finding, local: Entry) -> None:
         path, remote = finding.path, finding.remote
-        if path in self.moves:
-            self._move(path, local)
-        elif remote is None:
-            self.uploads.append(Upload(path, local))
+        if remote is None or path in self.moved_away:
+            self._put(finding, local, None)
         elif path in self.stuck:
             if finding.stale:
                 self._record(path, remote)
@@ -311,11 +297,28 @@ class _Draft:
             )
         elif remote.kind == DIR:
             self.clear_dirs.append(Rmdir(path, finding.foreign))
-            self.uploads.append(Upload(path, local))
+            self._put(finding, local, None)
         elif not _same_content(finding, local, remote):
-            self.uploads.append(Upload(path, local, remote, finding.foreign))
+            self._put(finding, local, remote)
         else:
             self._decide_meta(finding, local, remote)
+
+    def _put(self, finding: Finding, local: Entry, replaces: Entry | None) -> None:
+        """Let a file be where nothing is, or `replaces`: moving the fewest bytes."""
+        path, sends = finding.path, self.known.sends.get(finding.path)
+        source, copied = self.moves.renames.get(path), self.moves.copies.get(path)
+        if finding.foreign and replaces is not None and (source is not None or copied is not None):
+            self.clear.append(Delete(path, replaces, foreign=True))
+            replaces = None
+        if source is not None:
+            self._move(path, local, source)
+        elif copied is not None:
+            held_at, original = copied
+            self.copies.append(Copy(path, held_at, local, original, replaces))
+        elif sends is not None and replaces is not None and not finding.foreign:
+            self.uploads.append(Patch(path, local, replaces, sends))
+        else:
+            self.uploads.append(Upload(path, local, replaces, finding.foreign))
 
     def _decide_meta(self, finding: Finding, local: Entry, remote: Entry) -> None:
         known = local if local.digest else msgspec.structs.replace(local, digest=remote.digest)
@@ -328,10 +331,8 @@ class _Draft:
         elif finding.foreign or finding.stale or known != remote:
             self._record(finding.path, known)
 
-    def _move(self, path: bytes, local: Entry) -> None:
-        source = self.moves[path]
+    def _move(self, path: bytes, local: Entry, source: Finding) -> None:
         assert source.remote is not None
-        self.renames.append(Rename(path, source.path, source.remote))
         if not same_meta(local, source.remote, self.policy):
             self.metas.append(SetMeta(path, local))
         elif local != source.remote:
@@ -376,24 +377,3 @@ def _same_content(finding: Finding, local: Entry, remote: Entry) -> bool:
         return local.digest == remote.digest
     # Adoption: nothing is known of the remote content but what its listing says.
     return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)
-
-
-def _find_moves(
-    findings: Sequence[Finding], policy: Policy, cleared: Sequence[bytes]
-) -> dict[bytes, Finding]:
-    """New path -> finding of the old one, for files whose content turned up where nothing was."""
-    vanished: dict[tuple[int, bytes], list[Finding]] = defaultdict(list)
-    for f in findings:
-        if _is_vanished(f) and not any(is_below(f.path, d) for d in cleared):
-            assert f.remote is not None
-            if policy.complete_sync or not f.remote.retained:
-                vanished[f.remote.size, f.remote.digest].append(f)
-    moves: dict[bytes, Finding] = {}
-    for f in findings:
-        if f.remote is None and f.local is not None and f.local.digest:
-            sources = vanished.get((f.local.size, f.local.digest))
-            if sources:
-                best = next((s for s in sources if name(s.path) == name(f.path)), sources[0])
-                sources.remove(best)
-                moves[f.path] = best
-    return moves

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skynet.findings import Finding, undecided
 from skynet.ops import (
+    Copy,
     Delete,
     Mkdir,
     Op,
+    Patch,
     Plan,
     Record,
     Rename,
@@ -25,7 +28,8 @@ from skynet.ops import (
     replay,
     step,
 )
-from skynet.plan import Finding, Policy, make_plan, undecided
+from skynet.plan import Policy, make_plan
+from skynet.shuffle import parking_place
 from skynet.tree import DIR, FILE, LINK, Entry, Tree, edit, is_below, is_valid, parent
 from tests.support.worlds import (
     World,
@@ -85,9 +89,15 @@ def do_strictly(tree: dict[bytes, Entry], op: Op) -> None:
             assert there is None
         case Upload(replaces=replaces):
             assert agree(there, replaces)
-        case Rename(source=source, entry=entry):
-            assert there is None
+        case Rename(source=source, entry=entry, replaces=replaces):
+            assert agree(there, replaces)
             assert tree[source] == entry
+        case Patch(replaces=replaces):
+            assert agree(there, replaces)
+        case Copy(source=source, entry=entry, original=original, replaces=replaces):
+            assert agree(there, replaces)
+            assert tree[source] == original
+            assert original.digest == entry.digest
         case SetMeta():
             assert there is not None
         case Delete(entry=entry):
@@ -255,15 +265,14 @@ def _same_content(one: Entry, other: Entry) -> bool:
 @given(worlds(), policies)
 def test_rename_never_costs_content(world: World, policy: Policy) -> None:
     ops = done(make_plan(findings(world), policy).ops, world.local)
-    after = replay(world.remote, ops)
     uploaded = {op.path for op in ops if isinstance(op, Upload)}
-    sources = [op.source for op in ops if isinstance(op, Rename)]
-    assert len(sources) == len(set(sources))
-    for op in ops:
-        if isinstance(op, Rename):
-            assert op.path not in uploaded
-            assert op.source not in world.local
-            assert after[op.path].digest == world.remote[op.source].digest
+    moved = [op for op in ops if isinstance(op, Rename)]
+    assert len(moved) == len({op.source for op in moved})
+    final = {op.path for op in moved} - {op.source for op in moved}
+    assert uploaded.isdisjoint(final)
+    after = replay(world.remote, ops)
+    for path in final:
+        assert after[path].digest == world.local[path].digest
 
 
 @given(worlds())
@@ -318,9 +327,10 @@ def test_copy_whose_source_stays_is_sent() -> None:
     assert [type(op) for op in planned({b"a": OLD, b"b": OLD}, {b"a": OLD}).ops] == [Upload]
 
 
-def test_swap_sends_both() -> None:
+def test_a_swap_parks_one_and_sends_nothing() -> None:
     ops = planned({b"a": OLD, b"b": NEW}, {b"a": NEW, b"b": OLD}).ops
-    assert [(op.path, type(op)) for op in ops] == [(b"a", Upload), (b"b", Upload)]
+    parked = parking_place(b"b")
+    assert ops == [Rename(parked, b"b", OLD), Rename(b"b", b"a", NEW), Rename(b"a", parked, OLD)]
 
 
 def test_new_directory_comes_with_its_first_file() -> None:

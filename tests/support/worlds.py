@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from skynet.plan import Finding, undecided
+from skynet.findings import Finding, undecided
 from skynet.scan import digest_of
 from skynet.tree import (
     DIR,

@@ -1,0 +1,258 @@
+"""Moves through whole cycles against a real server: nothing is sent again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from skynet.config import MaxDelete
+from skynet.errors import LinkLost
+from skynet.ops import Patch
+from skynet.rules import PARKED
+from tests.support.faults import Act, at, no_fault
+from tests.support.world import World
+
+VIDEO = random.Random(1).randbytes(3 << 20)
+FILES = {f"f{number}": b"content of %d" % number for number in range(30)}
+
+
+@pytest.fixture(params=[True, False], ids=["complete-sync", "keeping"])
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return World(tmp_path, complete_sync=request.param)
+
+
+def counts(world: World, **options: bool) -> dict[str, int]:
+    """What a cycle did, without zeros."""
+    report = world.sync(**options)
+    assert not report.problems
+    return {kind: count for kind, count in report.done.items() if count}
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_a_moved_directory_is_one_rename(both: World, audit: bool) -> None:
+    both.put({"d": {**FILES, "sub": FILES}})
+    both.sync()
+    both.move("d", "e")
+    assert counts(both, audit=audit) == {"rename": 1}
+    both.quiet(audit=False)
+    both.quiet()
+
+
+def test_what_changed_inside_is_all_that_is_sent(both: World) -> None:
+    both.put({"d": FILES})
+    both.sync()
+    both.move("d", "e")
+    both.put({"e": {"f0": b"changed", "f1": b"also", "new": b"new"}})
+    os.remove(both.local / "e" / "f2")
+    done = counts(both)
+    assert (done["rename"], done["upload"], done["bytes"]) == (1, 3, len(b"changedalsonew"))
+    both.quiet()
+
+
+def test_a_directory_moves_into_one_that_moved(both: World) -> None:
+    both.put({"a": {"x": FILES}, "b": {"y": FILES}})
+    both.sync()
+    both.move("a", "c")
+    both.move("b/y", "c/y")
+    assert counts(both)["rename"] == 2
+    both.quiet()
+
+
+def test_exchanged_directories_are_three_renames(both: World) -> None:
+    both.put({"a": {"x": b"1", "y": b"2"}, "b": {"x": b"3", "y": b"2", "z": b"4"}})
+    both.sync()
+    both.move("a", "t")
+    both.move("b", "a")
+    both.move("t", "b")
+    assert counts(both) == {"rename": 3}
+    both.quiet()
+    assert both.files()["a/x"] == b"3"
+
+
+def test_a_cycle_of_five_directories(both: World) -> None:
+    names = "abcde"
+    both.put({name: {"f": name.encode(), "same": b"same"} for name in names})
+    both.sync()
+    both.move("a", "t")
+    for new, old in itertools.pairwise(names):
+        both.move(old, new)
+    both.move("t", "e")
+    assert counts(both) == {"rename": 6}
+    both.quiet()
+
+
+def test_exchanged_files_send_nothing(both: World) -> None:
+    both.put({"a": b"1" * 5000, "b": b"2" * 7000})
+    both.sync()
+    both.move("a", "t")
+    both.move("b", "a")
+    both.move("t", "b")
+    assert counts(both) == {"rename": 3}
+    both.quiet()
+
+
+def test_a_new_directory_takes_the_name_of_one_that_moved_into_it(both: World) -> None:
+    both.put({"d": FILES})
+    both.sync()
+    both.move("d", "t")
+    (both.local / "d").mkdir()
+    both.move("t", "d/old")
+    assert counts(both) == {"rename": 2, "mkdir": 1}
+    both.quiet()
+
+
+def test_a_directory_merged_into_another_is_renamed_file_by_file(both: World) -> None:
+    both.put({"a": {"1": b"1", "2": b"22"}, "b": {"3": b"333"}})
+    both.sync()
+    both.move("a/1", "b/1")
+    both.move("a/2", "b/2")
+    os.rmdir(both.local / "a")
+    done = counts(both)
+    assert done["rename"] == 2
+    assert "upload" not in done
+    both.quiet()
+
+
+def test_a_file_moves_onto_one_that_was_there(both: World) -> None:
+    both.put({"a": b"new version", "b": b"old"})
+    both.sync()
+    both.move("a", "b")
+    assert counts(both) == {"rename": 1}
+    both.quiet()
+
+
+def test_a_file_takes_the_name_of_its_directory(tmp_path: Path) -> None:
+    world = World(tmp_path, complete_sync=True, max_delete=MaxDelete(1.0, 1000))
+    world.put({"d": {"f": b"content", "g": b"other"}})
+    world.sync()
+    world.move("d/f", "t")
+    os.remove(world.local / "d" / "g")
+    os.rmdir(world.local / "d")
+    world.move("t", "d")
+    done = counts(world)
+    assert "upload" not in done
+    world.quiet()
+
+
+def test_what_is_not_ours_does_not_move_along(both: World) -> None:
+    both.put({"d": {"f": b"1", "g": b"2"}})
+    both.sync()
+    both.put_remote({"d": {"theirs": b"result"}})
+    both.move("d", "e")
+    report = both.sync()
+    assert "upload" not in report.done
+    assert both.files().get("d/theirs", b"result") == b"result"
+    assert "e/theirs" not in both.files()
+
+
+def test_large_content_that_is_elsewhere_is_copied(both: World) -> None:
+    both.put({"a": os.urandom(100_000)})
+    both.sync()
+    both.put({"d": {"b": (both.local / "a").read_bytes()}})
+    done = counts(both)
+    assert done["copy"] == 1
+    assert done.get("bytes", 0) == 0
+    both.quiet()
+
+
+@pytest.mark.parametrize("number", range(9, 48))
+def test_a_link_cut_in_an_exchange_loses_nothing(tmp_path: Path, number: int) -> None:
+    world = World(tmp_path, complete_sync=True, max_delete=MaxDelete(1.0, 1000))
+    world.put({"a": {"x": b"1", "y": b"2"}, "b": {"x": b"3", "z": b"4"}, "f": b"5", "g": b"66"})
+    world.sync()
+    for one, other in (("a", "b"), ("f", "g")):
+        world.move(one, "t")
+        world.move(other, one)
+        world.move("t", other)
+    world.fault = at(number, Act.CUT_AFTER)
+    with suppress(LinkLost):
+        world.sync()
+    world.fault = no_fault
+    world.sync()
+    world.check()
+    assert not any(os.fsencode(name).startswith(PARKED) for name in os.listdir(world.remote))
+    world.quiet()
+
+
+def test_directories_are_known_again_after_the_state_was_lost(both: World) -> None:
+    both.put({"d": FILES})
+    both.sync()
+    both.lose_state()
+    both.quiet()
+    both.move("d", "e")
+    assert counts(both) == {"rename": 1}
+
+
+@pytest.fixture
+def patching(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.put({"video": VIDEO, "other": b"x"})
+    world.sync()
+    return world
+
+
+def test_an_edit_inside_a_large_file_is_patched(patching: World) -> None:
+    patching.put({"video": VIDEO[:500_000] + b"edit" + VIDEO[500_004:]})
+    done = counts(patching)
+    assert done["patch"] == 1
+    assert done["bytes"] <= 64 << 10
+    patching.quiet()
+
+
+def test_what_was_patched_can_be_patched_again(patching: World) -> None:
+    for number in range(3):
+        patching.put({"video": b"%d" % number + VIDEO})
+        assert counts(patching)["patch"] == 1
+    patching.quiet()
+
+
+def test_a_file_that_moved_and_changed_is_patched_in_its_place(patching: World) -> None:
+    patching.move("video", "moved")
+    assert counts(patching) == {"rename": 1}
+    patching.put({"moved": VIDEO + b"more"})
+    assert counts(patching)["patch"] == 1
+    patching.quiet()
+
+
+def test_a_file_that_has_nothing_in_common_is_sent_whole(patching: World) -> None:
+    patching.put({"video": os.urandom(len(VIDEO))})
+    done = counts(patching)
+    assert (done["upload"], done["bytes"]) == (1, len(VIDEO))
+
+
+def test_without_copies_on_the_server_a_changed_file_is_sent_whole(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.without = frozenset({b"copy-data"})
+    world.put({"video": VIDEO})
+    world.sync()
+    world.put({"video": VIDEO + b"more"})
+    assert counts(world)["upload"] == 1
+    world.quiet()
+
+
+def test_without_signatures_a_changed_file_is_sent_whole_once(patching: World) -> None:
+    patching.lose_state()
+    patching.quiet()
+    patching.put({"video": VIDEO + b"more"})
+    assert counts(patching)["upload"] == 1
+    patching.put({"video": VIDEO + b"and more"})
+    assert counts(patching)["patch"] == 1
+
+
+def test_an_old_version_that_was_touched_on_the_remote_is_not_built_upon(patching: World) -> None:
+    patching.put_remote({"video": VIDEO[::-1]})
+    patching.put({"video": VIDEO + b"more"})
+    assert counts(patching)["upload"] == 1
+    patching.quiet()
+
+
+def test_a_dry_run_shows_the_patch(patching: World) -> None:
+    patching.put({"video": VIDEO + b"more"})
+    (op,) = patching.plan().plan.ops
+    assert isinstance(op, Patch)
+    assert op.sends < 64 << 10
