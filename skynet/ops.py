@@ -35,12 +35,43 @@ class Upload(msgspec.Struct, frozen=True, gc=False, tag="upload"):
     foreign: bool = False
 
 
-class Rename(msgspec.Struct, frozen=True, gc=False, tag="rename"):
-    """Move what is at `source` to `path`, where nothing is."""
+class Patch(msgspec.Struct, frozen=True, gc=False, tag="patch"):
+    """Put a local file in place of `replaces`, from parts of that old version and what is new.
+
+    sends: bytes of content to be sent; the rest is copied on the server. Where that turns out to
+    be impossible, it is an Upload.
+    """
+
+    path: bytes
+    entry: Entry
+    replaces: Entry
+    sends: int
+
+
+class Copy(msgspec.Struct, frozen=True, gc=False, tag="copy"):
+    """Put a copy of the file at `source`, made on the server, in place of `replaces`.
+
+    original: what is at `source`. entry: the same content, with times and mode of the local file.
+    Where copying turns out to be impossible, it is an Upload.
+    """
 
     path: bytes
     source: bytes
     entry: Entry
+    original: Entry
+    replaces: Entry | None = None
+
+
+class Rename(msgspec.Struct, frozen=True, gc=False, tag="rename"):
+    """Move what is at `source`, with everything below it, to `path`.
+
+    replaces: the file that is at `path` until then; without it, nothing is.
+    """
+
+    path: bytes
+    source: bytes
+    entry: Entry
+    replaces: Entry | None = None
 
 
 class SetMeta(msgspec.Struct, frozen=True, gc=False, tag="setmeta"):
@@ -76,7 +107,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, tag="record"):
     entry: Entry | None
 
 
-Op = Mkdir | Upload | Rename | SetMeta | Delete | Rmdir | Record
+Op = Mkdir | Upload | Patch | Copy | Rename | SetMeta | Delete | Rmdir | Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +119,17 @@ class Plan:
     problems: Sequence[Problem] = ()
 
     def counts(self) -> Counter[str]:
-        """How many operations of each kind, and the `bytes` of content that uploads send."""
+        """How many operations of each kind, and the `bytes` of content to be sent."""
         return tally(self.ops)
 
 
 def step(op: Op) -> tuple[type[Op], bytes, bool]:
-    """What tells an operation from all others of its plan, also when it has ended."""
-    return type(op), op.path, isinstance(op, SetMeta) and op.opens
+    """What tells an operation from all others of its plan, also when it has ended.
+
+    A patch or a copy may end as an upload.
+    """
+    kind_of = Upload if isinstance(op, Patch | Copy) else type(op)
+    return kind_of, op.path, isinstance(op, SetMeta) and op.opens
 
 
 def kind(op: Op) -> str:
@@ -103,12 +138,14 @@ def kind(op: Op) -> str:
 
 
 def tally(ops: Iterable[Op]) -> Counter[str]:
-    """How many operations of each kind, and the `bytes` of content that uploads send."""
+    """How many operations of each kind, and the `bytes` of content to be sent."""
     counts: Counter[str] = Counter()
     for op in ops:
         counts[kind(op)] += 1
         if isinstance(op, Upload):
             counts["bytes"] += op.entry.size
+        elif isinstance(op, Patch):
+            counts["bytes"] += op.sends
     return counts
 
 

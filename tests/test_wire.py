@@ -61,6 +61,7 @@ def test_opening_to_write_is_a_mutation(flags: int, bits: int) -> None:
         (wire.hardlink(b"/p", b"/q"), b"hardlink@openssh.com", True),
         (wire.limits(), b"limits@openssh.com", False),
         (wire.statvfs(b"/p"), b"statvfs@openssh.com", False),
+        (wire.copy_data(b"r", 1, 2, b"w", 3), b"copy-data", True),
     ],
 )
 def test_an_extended_request_begins_with_its_name(
@@ -69,6 +70,14 @@ def test_an_extended_request_begins_with_its_name(
     assert request_.kind == 200
     assert request_.body.startswith(wire.string(name))
     assert request_.mutates == mutates
+
+
+def test_a_copy_names_both_files_and_never_all_of_one() -> None:
+    body = wire.copy_data(b"read", 1 << 33, 5, b"to", 7).body
+    expected = "00000004 72656164 0000000200000000 0000000000000005 00000002 746f 0000000000000007"
+    assert body == wire.string(b"copy-data") + bytes.fromhex(expected)
+    with pytest.raises(AssertionError):
+        wire.copy_data(b"read", 0, 0, b"to", 0)
 
 
 def test_a_frame_counts_the_data_that_follows_it() -> None:

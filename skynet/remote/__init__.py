@@ -1,10 +1,11 @@
 """The verbs sync needs of a remote, and their implementation over SFTP."""
 
 from skynet.remote.sftp import SftpRemote
-from skynet.remote.verbs import Facts, Listed, Outcome, Remote, Site, Trash
+from skynet.remote.verbs import Facts, Intent, Listed, Outcome, Remote, Site, Trash
 
 __all__ = [
     "Facts",
+    "Intent",
     "Listed",
     "Outcome",
     "Remote",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from skynet.delta import Delta
 from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.ops import Op, Record
-from skynet.remote.carry import Carrier, is_directory
+from skynet.remote.carry import Carrier
+from skynet.remote.copies import Copies
 from skynet.remote.own import OwnFiles, read_file
+from skynet.remote.places import Places, is_directory
+from skynet.remote.send import Opener, Sender
 from skynet.remote.turnstile import Turnstile
-from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Listed, Outcome, Site, Trash
+from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Intent, Listed, Outcome, Site, Trash
 from skynet.remote.walk import entry_of, walk
 from skynet.rules import shown
 from skynet.sftp import wire
@@ -29,8 +33,7 @@ from skynet.sftp.replies import (
     expect_ok,
     is_status,
 )
-from skynet.sftp.upload import Source
-from skynet.tree import SECOND, Kind, join, wire_time
+from skynet.tree import SECOND, Kind, is_below, join, wire_time
 
 # In 2001, so that no server sets it by itself; an odd second, which FAT cannot keep.
 PROBE_TIME_NS = 1_000_000_001 * SECOND
@@ -42,10 +45,19 @@ WIDE_AT_ONCE = 2  # one file's end overlaps with the next one's beginning
 
 
 class SftpRemote(OwnFiles):
-    """See verbs.Remote. `path`: as in a target URL, absolute or b"~/...". `nonce`: unique text."""
+    """See verbs.Remote. `path`: as in a target URL, absolute or b"~/...". `nonce`: unique text.
+
+    reads_back: what the server has put together is read and compared before it is published.
+    """
 
     def __init__(
-        self, client: Client, path: bytes, nonce: str, sleep: Callable[[float], None] = time.sleep
+        self,
+        client: Client,
+        path: bytes,
+        nonce: str,
+        sleep: Callable[[float], None] = time.sleep,
+        *,
+        reads_back: bool = False,
     ) -> None:
         self._client = client
         self._sleep = sleep
@@ -54,34 +66,43 @@ class SftpRemote(OwnFiles):
         self._under_way = 0
         self._wide = Turnstile(WIDE_AT_ONCE, lambda work: client.submit_all([work]))
         self._lock = threading.Lock()
-        self._sent = 0
+        self._sent = self._resumed = 0
         self.root = self._resolve(path)
-        self._carrier = Carrier(self.root, nonce, client.capabilities, self._acknowledge)
+        can, told = client.capabilities, self._acknowledge
+        self._places = Places(self.root, nonce)
+        self._sender = Sender(self._places, can, told, self._take_up, can.copy_data)
+        self._copies = Copies(self._places, self._sender, can, told, reads_back)
+        self._carrier = Carrier(self._places, self._sender, self._copies, can)
         super().__init__(
-            client, self._carrier.full(OWN), self._carrier.temp_name, self._carrier.raise_if_full
+            client, self._places.full(OWN), self._places.temp_name, self._sender.raise_if_full
         )
 
     @property
     def facts(self) -> Facts:
         """What the file system does; set by who knows."""
-        return self._carrier.facts
+        return self._places.facts
 
     @facts.setter
     def facts(self, facts: Facts) -> None:
-        self._carrier.facts = facts
+        self._places.facts = facts
 
     @property
     def trash(self) -> Trash:
         """Where deleted versions go."""
-        return self._carrier.trash
+        return self._places.trash
 
     @trash.setter
     def trash(self, trash: Trash) -> None:
-        self._carrier.trash = trash
+        self._places.trash = trash
+
+    @property
+    def can_copy(self) -> bool:
+        """Whether files can be copied on the server."""
+        return self._copies.are_possible
 
     def examine(self) -> Site:
         """What is at the target. TargetError if it can be no mirror."""
-        own = self._carrier.full(OWN)
+        own = self._places.full(OWN)
         target, own_directory, temps = self._client.call(
             _ask([wire.stat(self.root), wire.lstat(own), wire.lstat(join(own, TEMPS))])
         )
@@ -97,24 +118,21 @@ class SftpRemote(OwnFiles):
             )
         return Site(exists=True, is_prepared=is_directory(temps))
 
-    def prepare(self) -> None:
-        """Make the target and `.skynet`; what is there already stays."""
-        own = self._carrier.full(OWN)
+    def prepare(self) -> Facts:
+        """Make the target and `.skynet`; find out what the file system does."""
+        own = self._places.full(OWN)
+        wanted = {self.root: None, own: 0o700, join(own, TEMPS): 0o700}
         try:
-            self._client.call(_make_directories(self.root, None))
-            for directory in (own, join(own, TEMPS)):
-                self._client.call(_make_directories(directory, 0o700))
+            if not self._client.call(_are_made(wanted)):
+                for directory, mode in wanted.items():
+                    self._client.call(_make_directories(directory, mode))
+            return self._client.call(_probe(self._places.temp_name(), own))
         except RequestError as error:
             raise TargetError(
                 f"The target {shown(self.root)} cannot be made or written to: {error}. "
                 "Give this account write permission there, or choose another directory.",
                 "target-not-writable",
             ) from None
-
-    def probe(self) -> Facts:
-        """Find out what the file system does, with a file of our own."""
-        temp = self._carrier.temp_name()
-        return self._client.call(_probe(temp, self._carrier.full(OWN)))
 
     def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
         """Every directory, in tree order."""
@@ -123,7 +141,7 @@ class SftpRemote(OwnFiles):
 
     def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
         """What is at each path, links not followed; None for nothing or what can be no entry."""
-        asked = [wire.lstat(self._carrier.full(path)) for path in paths]
+        asked = [wire.lstat(self._places.full(path)) for path in paths]
         found = [
             reply
             for start in range(0, len(asked), LOOKS_AT_ONCE)
@@ -132,7 +150,13 @@ class SftpRemote(OwnFiles):
         entries = [entry_of(reply) if isinstance(reply, wire.Attrs) else None for reply in found]
         return [entry.kind if entry is not None else None for entry in entries]
 
-    def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
+    def submit(
+        self,
+        op: Op,
+        open_source: Opener | None = None,
+        intent: Intent | None = None,
+        delta: Delta | None = None,
+    ) -> None:
         """Begin an operation."""
         self._under_way += 1
         if isinstance(op, Record):
@@ -140,11 +164,13 @@ class SftpRemote(OwnFiles):
             return
         if self._under_way == MANY:
             self._client.widen()
+            self._client.submit(self._places.spread_temps(), _ended)
 
         def done(outcome: Outcome | None, error: BaseException | None) -> None:
             self._arrived.put(outcome or Outcome(op, b"", _as_exception(error)))
 
-        work = Work(self._carrier.carry_out(op, open_source), done, self._carrier.weight(op))
+        conversation = self._carrier.carry_out(op, open_source, intent, delta)
+        work = Work(conversation, done, self._carrier.weight(op))
         if self._carrier.is_wide(op):
             self._client.widen()
             self._wide.add(work)
@@ -167,24 +193,30 @@ class SftpRemote(OwnFiles):
             self._under_way -= len(outcomes)
             return outcomes
 
-    def clear_temps(self, strays: Sequence[bytes] = ()) -> int:
+    def unfinished(self) -> dict[bytes, Intent]:
+        """How far large uploads have got."""
+        return self._sender.unfinished()
+
+    def clear_temps(self, strays: Sequence[bytes] = (), keep: Collection[bytes] = ()) -> int:
         """Remove what broken uploads left behind."""
-        beside = [self._carrier.full(path) for path in strays]
-        temps = join(self._carrier.full(OWN), TEMPS)
-        return self._client.call(_remove_all(beside)) + self._client.call(_empty(temps))
+        beside = [self._places.full(path) for path in strays]
+        own = self._places.full(OWN)
+        kept = frozenset(join(own, name) for name in keep)
+        removed = self._client.call(_remove_all(beside))
+        return removed + self._client.call(_empty(join(own, TEMPS), kept))
 
     def expire_trash(self, before: bytes) -> None:
         """Remove what was put into the trash under a stamp before `before`."""
-        self._client.call(_expire(join(self._carrier.full(OWN), TRASH), before))
+        self._client.call(_expire(join(self._places.full(OWN), TRASH), before))
 
     def content(self, path: bytes) -> Iterator[bytes]:
         """A mirrored file's content in chunks."""
-        return read_file(self._client, self._carrier.full(path))
+        return read_file(self._client, self._places.full(path))
 
     @property
     def counts(self) -> Counter[str]:
-        """Requests, mutations, and acknowledged content bytes."""
-        return self._client.counts + Counter(bytes=self._sent)
+        """See verbs.Remote."""
+        return self._client.counts + Counter(bytes=self._sent, resumed=self._resumed)
 
     def close(self) -> None:
         """End the session."""
@@ -193,6 +225,10 @@ class SftpRemote(OwnFiles):
     def _acknowledge(self, count: int) -> None:
         with self._lock:  # told by the threads of all channels
             self._sent += count
+
+    def _take_up(self, count: int) -> None:
+        with self._lock:
+            self._resumed += count
 
     def _resolve(self, path: bytes) -> bytes:
         if path.startswith(b"/"):
@@ -229,6 +265,13 @@ def _as_exception(error: BaseException | None) -> Exception:
 
 def _ask(requests: list[wire.Request]) -> Conversation[Any]:
     return (yield requests)
+
+
+def _are_made(wanted: dict[bytes, int | None]) -> Conversation[bool]:
+    """Make directories, each in one before it, in one round trip; whether all are there now."""
+    makes = [wire.mkdir(path, wire.Attrs(mode=mode)) for path, mode in wanted.items()]
+    replies = yield [*makes, *map(wire.stat, wanted)]
+    return all(map(is_directory, replies[len(makes) :]))
 
 
 def _make_directories(path: bytes, mode: int | None) -> Conversation[None]:
@@ -283,24 +326,31 @@ def _names(directory: bytes) -> Conversation[list[tuple[bytes, bool]]]:
     return [(name, is_dir) for name, is_dir in found if b"/" not in name]
 
 
-def _empty(directory: bytes) -> Conversation[int]:
-    """Remove everything below a directory of our own; how many names that was."""
-    removed = 0
-    for name, is_dir in (yield from _names(directory)):
-        path = join(directory, name)
-        if is_dir:
-            removed += yield from _empty(path)
-        (reply,) = yield [wire.rmdir(path) if is_dir else wire.remove(path)]
-        if not is_status(reply, NO_SUCH_FILE):
-            expect_ok(reply)
-        removed += 1
+def _ended(_result: None, _error: BaseException | None) -> None:
+    """Nobody waits for it: a lost link is told by all that is under way, a refusal does no harm."""
+
+
+def _empty(directory: bytes, keep: frozenset[bytes] = frozenset()) -> Conversation[int]:
+    """Remove everything below a directory of our own but these; how many names that was."""
+    found = yield from _names(directory)
+    files = [join(directory, name) for name, is_dir in found if not is_dir]
+    removed = yield from _remove_all([path for path in files if path not in keep])
+    for path in [join(directory, name) for name, is_dir in found if is_dir]:
+        removed += yield from _empty(path, keep)
+        if not any(is_below(kept, path) for kept in keep):
+            (reply,) = yield [wire.rmdir(path)]
+            if not is_status(reply, NO_SUCH_FILE):
+                expect_ok(reply)
+            removed += 1
     return removed
 
 
 def _remove_all(paths: Sequence[bytes]) -> Conversation[int]:
-    for reply in (yield [wire.remove(path) for path in paths]):
-        if not is_status(reply, NO_SUCH_FILE):
-            expect_ok(reply)
+    for start in range(0, len(paths), LOOKS_AT_ONCE):
+        batch = paths[start : start + LOOKS_AT_ONCE]
+        for reply in (yield [wire.remove(path) for path in batch]):
+            if not is_status(reply, NO_SUCH_FILE):
+                expect_ok(reply)
     return len(paths)
 
 

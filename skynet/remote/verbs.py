@@ -6,8 +6,9 @@ Paths are relative to the target directory. Everything of skynet's own is below 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +17,9 @@ from skynet.ops import Op
 from skynet.tree import Entry, Kind
 
 if TYPE_CHECKING:
-    from skynet.sftp.upload import Source
+    from skynet.blocks import Signature
+    from skynet.delta import Delta
+    from skynet.sftp.pieces import Source
 
 OWN = b".skynet"
 TEMPS = b"tmp"
@@ -51,16 +54,42 @@ class Listed(NamedTuple):
     error: Exception | None
 
 
+class Intent(msgspec.Struct, frozen=True):
+    """A large upload in progress: what of it the server has acknowledged, from the beginning on.
+
+    identity and size: of the local file. temp: own name of the temporary file. digest: xxh3-128
+    of the first `length` bytes.
+    """
+
+    identity: bytes
+    size: int
+    temp: bytes
+    length: int
+    digest: bytes
+
+
+_TEMP_NAME = re.compile(re.escape(TEMPS) + rb"(/[0-9A-Za-z_-]{1,100}){1,2}")
+
+
+def is_temp(name: bytes) -> bool:
+    """Whether this can be the own name of a temporary file: in `tmp/`, or a directory there."""
+    return _TEMP_NAME.fullmatch(name) is not None
+
+
 class Outcome(NamedTuple):
     """An operation that has ended. `op` holds the digest of what was sent.
 
+    A patch or a copy that turned out to be impossible is told as the upload that was done instead.
+
     identity: the local file's stat identity to record, b"" if none was read. error: RequestError,
-    TornRead, OSError or RemoteStopped; None when the operation is done.
+    TornRead, OSError or RemoteStopped; None when the operation is done. signature: of the content
+    that was read, whole, if the remote may use one for a patch.
     """
 
     op: Op
     identity: bytes
     error: Exception | None
+    signature: Signature | None = None
 
 
 class Trash(NamedTuple):
@@ -81,14 +110,18 @@ class Remote(Protocol):
     facts: Facts
     trash: Trash
 
+    @property
+    def can_copy(self) -> bool:
+        """Whether files can be copied on the remote, as far as is known: patched, too."""
+
     def examine(self) -> Site:
         """What is at the target. TargetError if it can be no mirror."""
 
-    def prepare(self) -> None:
-        """Make the target and `.skynet`; what is there already stays. TargetError."""
+    def prepare(self) -> Facts:
+        """Make the target and `.skynet`, where they are missing. TargetError.
 
-    def probe(self) -> Facts:
-        """Find out what the file system does, with a file of our own; it must be prepared."""
+        What the file system does is found out with a file of our own.
+        """
 
     def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
         """Every directory, a parent before its children, in `tree.order`, the root first.
@@ -99,14 +132,28 @@ class Remote(Protocol):
     def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
         """What is at each path, links not followed; None for nothing or what can be no entry."""
 
-    def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
-        """Take an operation, to begin with the next `wait`; a file's upload reads open_source()."""
+    def submit(
+        self,
+        op: Op,
+        open_source: Callable[[], Source] | None = None,
+        intent: Intent | None = None,
+        delta: Delta | None = None,
+    ) -> None:
+        """Take an operation, to begin with the next `wait`; uploads of files read open_source().
+
+        They go on from `intent` where that still holds, and remove its temporary file otherwise.
+        Patches and copies of files need open_source() as well. delta: of a patch, from the version
+        that it replaces to the local file; without it, all is sent.
+        """
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Begin what was submitted; return what has ended since the last call, at least one.
 
         Nothing has ended if the list is empty after `seconds`.
         """
+
+    def unfinished(self) -> dict[bytes, Intent]:
+        """Path -> how far its upload has got: of large ones under way, or cut with the link."""
 
     def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
         """The bytes at (own name, offset, length): fewer at the end, None without a file."""
@@ -129,8 +176,11 @@ class Remote(Protocol):
     def remove(self, name: bytes) -> None:
         """Remove an own file; it is fine if it does not exist."""
 
-    def clear_temps(self, strays: Sequence[bytes] = ()) -> int:
-        """Remove what broken uploads left in `tmp/`, and these files; how many that was."""
+    def clear_temps(self, strays: Sequence[bytes] = (), keep: Collection[bytes] = ()) -> int:
+        """Remove what broken uploads left in `tmp/`, and these files; how many that was.
+
+        keep: own names of what is to stay.
+        """
 
     def expire_trash(self, before: bytes) -> None:
         """Remove what was put into the trash under a stamp that sorts before `before`."""
@@ -140,7 +190,10 @@ class Remote(Protocol):
 
     @property
     def counts(self) -> Counter[str]:
-        """`requests` sent, `mutations` among them, and acknowledged content `bytes`."""
+        """`requests` sent, `mutations` among them, and acknowledged content `bytes`.
+
+        resumed: content bytes that an earlier run had sent, and this one need not.
+        """
 
     def close(self) -> None:
         """End the session."""

@@ -16,6 +16,7 @@ SETSTAT, FSETSTAT, OPENDIR, READDIR, REMOVE, MKDIR, RMDIR = 9, 10, 11, 12, 13, 1
 REALPATH, STAT, RENAME, READLINK, SYMLINK, EXTENDED = 16, 17, 18, 19, 20, 200
 
 READ_ONLY = 0x01
+READ_AND_WRITE = 0x01 | 0x02  # what is there, else it fails
 WRITE_NEW = 0x02 | 0x08 | 0x20  # write, create, fail if the name is taken
 WRITE_TRUNCATED = 0x02 | 0x08 | 0x10  # write, create, empty what is there
 WRITE_IN_PLACE = 0x02 | 0x08  # write, create, keep what is there
@@ -193,3 +194,13 @@ def limits() -> Request:
 def statvfs(path: bytes) -> Request:
     """Answered by Extended with eleven 64-bit numbers."""
     return extended(b"statvfs@openssh.com", string(path), mutates=False)
+
+
+def copy_data(source: bytes, offset: int, length: int, handle: bytes, at: int) -> Request:
+    """Copy `length` bytes of the open file `source`, from `offset` on, to offset `at` of `handle`.
+
+    Answered by Status, EOF if `source` ends before. No length is 0, which would mean all of it.
+    """
+    assert length > 0
+    read = string(source) + pack(">QQ", offset, length)
+    return extended(b"copy-data", read + string(handle) + pack(">Q", at), mutates=True)

@@ -6,25 +6,40 @@ It is deterministic, never waits, lists the calls made, and can refuse or be cut
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from skynet.errors import LinkLost, RequestError, SkynetError, SourceError, TargetError
-from skynet.ops import Delete, Mkdir, Op, Record, Rename, Rmdir, SetMeta, Upload, kind
-from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Listed, Outcome, Site, Trash
+from skynet.blocks import PATCH_FROM, Signature
+from skynet.delta import Delta
+from skynet.errors import LinkLost, SkynetError, SourceError, TargetError, TornRead
+from skynet.ops import (
+    Copy,
+    Delete,
+    Mkdir,
+    Op,
+    Patch,
+    Record,
+    Rename,
+    Rmdir,
+    SetMeta,
+    Upload,
+    kind,
+)
+from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Intent, Listed, Outcome, Site
 from skynet.scan import LocalFile, Root, digest_of
-from skynet.tree import DIR, FILE, LINK, Entry, Kind, Tree, ancestors, is_below, join, order, parent
-from skynet.tree import name as last_name
-from tests.support.worlds import CONTENT_OF, SECOND, seen
+from skynet.sftp.pieces import Source
+from skynet.tree import DIR, LINK, Entry, Kind, Tree, ancestors, is_below, join, order
+from tests.support.disk import MemoryDisk, missing
+from tests.support.versions import assembled, signed
+from tests.support.worlds import CONTENT_OF
 
-if TYPE_CHECKING:
-    from skynet.sftp.upload import Source
+Opener = Callable[[], Source]
 
 CHUNK = 1000  # of what is read
 PIECE = 8  # of what is uploaded
-DEFAULT_MODE = 0o644
+TMP = join(OWN, TEMPS)
 
 
 def first(_number: int) -> int:
@@ -32,8 +47,21 @@ def first(_number: int) -> int:
     return 0
 
 
-class MemoryRemote:
-    """All that is at the target, skynet's own included: `tree` as listed, `data` of files.
+class _Begun(NamedTuple):
+    """An operation under way."""
+
+    op: Op
+    open_source: Opener | None
+    delta: Delta | None
+
+    def read(self) -> tuple[bytes, bytes]:
+        """(content, identity) of the local file. TornRead, OSError."""
+        assert self.open_source is not None
+        return _read_all(self.open_source())
+
+
+class MemoryRemote(MemoryDisk):
+    """A remote whose target is a MemoryDisk.
 
     calls: what was asked for and carried out, as (verb or kind of operation, path or own name).
     refusals: the error with which the k-th call (from 0) ends, undone. cut_at: from that call on
@@ -48,29 +76,19 @@ class MemoryRemote:
         choose: Callable[[int], int] = first,
         at_once: int = 0,
         keeps: Facts | None = None,
+        can_copy: bool = True,
     ) -> None:
-        self.tree: dict[bytes, Entry] = {}
-        self.data: dict[bytes, bytes] = {}
+        super().__init__(tree or {}, keeps)
         self.exists = tree is not None
         self.facts = Facts()
-        self.trash = Trash(b"unstamped")
+        self.can_copy = can_copy
         self.calls: list[tuple[str, bytes]] = []
         self.refusals: dict[int, Exception] = {}
         self.cut_at: int | None = None
-        self._keeps = keeps or Facts()
         self._choose = choose
         self._at_once = at_once
-        self._under_way: list[tuple[Op, Callable[[], Source] | None]] = []
+        self._under_way: list[_Begun] = []
         self._counts: Counter[str] = Counter()
-        for path, entry in (tree or {}).items():
-            self.tree[path] = seen(entry)
-            if entry.kind == FILE:
-                self.data[path] = CONTENT_OF[entry.digest]
-
-    @property
-    def mirrored(self) -> dict[bytes, Entry]:
-        """What is at the target but skynet's own."""
-        return {p: e for p, e in self.tree.items() if p != OWN and not is_below(p, OWN)}
 
     @property
     def under_way(self) -> int:
@@ -82,22 +100,19 @@ class MemoryRemote:
         own = self.tree.get(OWN)
         if own is not None and own.kind != DIR:
             raise TargetError(".skynet is not a directory.", "target-blocked")
-        return Site(self.exists, join(OWN, TEMPS) in self.tree)
+        return Site(self.exists, TMP in self.tree)
 
-    def prepare(self) -> None:
+    def prepare(self) -> Facts:
         self._called("prepare", b"", mutations=1)
         self.exists = True
-        for path in (OWN, join(OWN, TEMPS)):
+        for path in (OWN, TMP):
             self.tree.setdefault(path, Entry(DIR, mode=0o700))
-
-    def probe(self) -> Facts:
-        self._called("probe", b"", mutations=1)
         return self._keeps
 
     def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
         self._called("walk", b"")
         if not self.exists:
-            yield Listed(b"", {}, frozenset(), self._missing())
+            yield Listed(b"", {}, frozenset(), missing())
             return
         hidden: list[bytes] = []
         for directory in [b"", *sorted(self._directories(), key=order)]:
@@ -110,18 +125,26 @@ class MemoryRemote:
 
     def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
         self._called("kinds", b"")
-        found = [self.tree.get(path) for path in paths]
-        return [entry.kind if entry is not None else None for entry in found]
+        return [entry.kind if (entry := self.tree.get(path)) else None for path in paths]
 
-    def submit(self, op: Op, open_source: Callable[[], Source] | None = None) -> None:
-        self._under_way.append((op, open_source))
+    def submit(
+        self,
+        op: Op,
+        open_source: Opener | None = None,
+        intent: Intent | None = None,
+        delta: Delta | None = None,
+    ) -> None:
+        self._under_way.append(_Begun(op, open_source, delta))
 
     def wait(self, seconds: float) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while self._under_way and (not self._at_once or len(outcomes) < self._at_once):
-            op, open_source = self._under_way.pop(self._choose(len(self._under_way)))
-            outcomes.append(self._outcome(op, open_source))
+            begun = self._under_way.pop(self._choose(len(self._under_way)))
+            outcomes.append(self._outcome(begun))
         return outcomes
+
+    def unfinished(self) -> dict[bytes, Intent]:
+        return {}
 
     def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
         self._called("peek", b" ".join(name for name, _, _ in wanted))
@@ -160,10 +183,10 @@ class MemoryRemote:
         self._called("remove", name, mutations=1)
         self._drop(join(OWN, name))
 
-    def clear_temps(self, strays: Sequence[bytes] = ()) -> int:
+    def clear_temps(self, strays: Sequence[bytes] = (), keep: Collection[bytes] = ()) -> int:
         self._called("clear_temps", b"", mutations=1)
-        temps = join(OWN, TEMPS)
-        below = [path for path in self.tree if is_below(path, temps) or path in strays]
+        kept = {p for k in keep for p in (join(OWN, k), *ancestors(join(OWN, k)))}
+        below = [p for p in self.tree if (is_below(p, TMP) or p in strays) and p not in kept]
         for path in below:
             self._drop(path)
         return len(below)
@@ -178,7 +201,7 @@ class MemoryRemote:
     def content(self, path: bytes) -> Iterator[bytes]:
         self._called("content", path)
         if path not in self.data:
-            raise self._missing()
+            raise missing()
         return _chunks(self.data[path])
 
     @property
@@ -190,22 +213,28 @@ class MemoryRemote:
 
     # Operations.
 
-    def _outcome(self, op: Op, open_source: Callable[[], Source] | None) -> Outcome:
+    def _outcome(self, begun: _Begun) -> Outcome:
+        op = begun.op
         try:
             sent = 0 if isinstance(op, Record) else 1
             self._called(kind(op), op.path, requests=sent, mutations=sent)
-            return self._carry_out(op, open_source)
+            return self._carry_out(begun)
         except (SkynetError, OSError) as error:
             return Outcome(op, b"", error)
 
-    def _carry_out(self, op: Op, open_source: Callable[[], Source] | None) -> Outcome:
+    def _carry_out(self, begun: _Begun) -> Outcome:
+        op = begun.op
         match op:
             case Upload():
-                return self._upload(op, open_source)
+                return self._upload(op, begun)
+            case Patch():
+                return self._patch(op, begun)
+            case Copy():
+                return self._copy(op, begun)
             case Mkdir():
-                self._mkdir(op)
+                self._mkdir(op.path, op.entry)
             case Rename():
-                self._move(op.source, op.path)
+                self._rename(op)
             case SetMeta():
                 self._set_meta(op.path, op.entry)
             case Delete():
@@ -214,77 +243,53 @@ class MemoryRemote:
                 self._rmdir(op.path)
         return Outcome(op, b"", None)
 
-    def _mkdir(self, op: Mkdir) -> None:
-        there = self.tree.get(op.path)
-        if there is not None and there.kind != DIR:
-            raise _failure()
-        self._expect_parent(op.path)
-        self.tree.setdefault(op.path, Entry(DIR, mode=0o755))
-        self._set_meta(op.path, op.entry)
-
-    def _upload(self, op: Upload, open_source: Callable[[], Source] | None) -> Outcome:
+    def _upload(self, op: Upload, begun: _Begun) -> Outcome:
         if op.entry.kind == LINK:
-            self._make_room(op)
+            self._make_room(op.path, keeps=self._keeps_old(op))
             self.tree[op.path] = op.entry
             return Outcome(op, b"", None)
-        assert open_source is not None
-        data, identity = _read_all(open_source())
+        data, identity = begun.read()
         self._counts["bytes"] += len(data)
-        self._make_room(op)
+        self._publish(op, data)
+        entry = msgspec.structs.replace(op.entry, digest=digest_of([data]))
+        signature = _signature(data) if self.can_copy else None
+        return Outcome(msgspec.structs.replace(op, entry=entry), identity, None, signature)
+
+    def _patch(self, op: Patch, begun: _Begun) -> Outcome:
+        delta = begun.delta
+        if delta is None or not self.can_copy or not self._holds(op.path, op.replaces):
+            return self._upload(Upload(op.path, op.entry, op.replaces), begun)
+        data, identity = begun.read()
+        self._counts["bytes"] += delta.sent
+        if digest_of([data]) != delta.digest:
+            raise TornRead("It changed after it was compared.")
+        made = assembled(delta, self.data[op.path], data)
+        self._publish(op, made)
+        entry = msgspec.structs.replace(op.entry, digest=digest_of([made]))
+        done = msgspec.structs.replace(op, entry=entry)
+        return Outcome(done, identity, None, _signature(data))
+
+    def _copy(self, op: Copy, begun: _Begun) -> Outcome:
+        if not self.can_copy or not self._holds(op.source, op.original):
+            return self._upload(Upload(op.path, op.entry, op.replaces), begun)
+        self._publish(op, self.data[op.source])
+        return Outcome(op, b"", None)
+
+    def _rename(self, op: Rename) -> None:
+        if op.source not in self.tree:
+            raise missing()
+        if op.replaces is not None:
+            self._make_room(op.path, keeps=self._keeps_old(op))
+        self._move(op.source, op.path)
+
+    def _publish(self, op: Upload | Patch | Copy, data: bytes) -> None:
+        self._make_room(op.path, keeps=self._keeps_old(op))
         self._write(op.path, data)
         self._set_meta(op.path, op.entry)
-        entry = msgspec.structs.replace(op.entry, digest=digest_of([data]))
-        return Outcome(msgspec.structs.replace(op, entry=entry), identity, None)
 
-    def _make_room(self, op: Upload) -> None:
-        self._expect_parent(op.path)
-        there = self.tree.get(op.path)
-        if there is None:
-            return
-        if there.kind == DIR:
-            raise RequestError("Is a directory", "rename-refused")
-        if op.foreign or (self.trash.keep_replaced and op.replaces is not None):
-            self._to_trash(op.path)
-        else:
-            self._drop(op.path)
-
-    def _delete(self, path: bytes, *, foreign: bool) -> None:
-        there = self.tree.get(path)
-        if there is None:
-            return
-        if self.trash.keep_deleted or foreign:
-            self._to_trash(path)
-        elif there.kind == DIR:
-            raise _failure()
-        else:
-            self._drop(path)
-
-    def _to_trash(self, path: bytes) -> None:
-        place = join(join(join(OWN, TRASH), self.trash.stamp), path)
-        for directory in reversed(list(ancestors(place))):
-            self.tree.setdefault(directory, Entry(DIR, mode=0o700))
-        self._move(path, place)
-
-    def _rmdir(self, path: bytes) -> None:
-        if path not in self.tree:
-            return
-        if self.tree[path].kind != DIR or any(is_below(other, path) for other in self.tree):
-            raise _failure()
-        self._drop(path)
-
-    def _set_meta(self, path: bytes, entry: Entry) -> None:
-        there = self.tree.get(path)
-        if there is None:
-            raise self._missing()
-        sets_mode = self._keeps.keeps_modes and entry.mode is not None
-        sets_time = self._keeps.keeps_times and entry.kind == FILE
-        self.tree[path] = msgspec.structs.replace(
-            there,
-            mode=entry.mode if sets_mode else there.mode,
-            mtime_ns=seen(entry).mtime_ns if sets_time else there.mtime_ns,
-        )
-
-    # The file system.
+    def _keeps_old(self, op: Upload | Patch | Copy | Rename) -> bool:
+        foreign = isinstance(op, Upload) and op.foreign
+        return foreign or (self.trash.keep_replaced and op.replaces is not None)
 
     def _called(self, verb: str, path: bytes, *, requests: int = 1, mutations: int = 0) -> None:
         number = len(self.calls)
@@ -294,51 +299,6 @@ class MemoryRemote:
         self._counts += Counter(requests=requests, mutations=mutations)
         if number in self.refusals:
             raise self.refusals[number]
-
-    def _directories(self) -> Iterator[bytes]:
-        return (path for path, entry in self.tree.items() if entry.kind == DIR)
-
-    def _children(self, directory: bytes) -> dict[bytes, Entry]:
-        return {last_name(p): e for p, e in self.tree.items() if parent(p) == directory}
-
-    def _expect_parent(self, path: bytes) -> None:
-        above = parent(path)
-        if above and (above not in self.tree or self.tree[above].kind != DIR):
-            raise self._missing()
-
-    def _move(self, source: bytes, path: bytes) -> None:
-        if source not in self.tree:
-            raise self._missing()
-        self._expect_parent(path)
-        if path in self.tree:
-            raise _failure()
-        for old in [p for p in self.tree if p == source or is_below(p, source)]:
-            new = path + old[len(source) :]
-            self.tree[new] = self.tree.pop(old)
-            if old in self.data:
-                self.data[new] = self.data.pop(old)
-
-    def _write(self, path: bytes, data: bytes) -> None:
-        self._expect_parent(path)
-        self.data[path] = data
-        mode = 0o600 if is_below(path, OWN) else DEFAULT_MODE
-        self.tree[path] = Entry(FILE, len(data), SECOND, mode)
-
-    def _drop(self, path: bytes) -> None:
-        self.tree.pop(path, None)
-        self.data.pop(path, None)
-
-    def _piece(self, path: bytes, offset: int, length: int) -> bytes | None:
-        data = self.data.get(path)
-        return None if data is None else data[offset : offset + length]
-
-    @staticmethod
-    def _missing() -> RequestError:
-        return RequestError("No such file", "no-such-file")
-
-
-def _failure() -> RequestError:
-    return RequestError("Failure", "failure")
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
@@ -354,13 +314,17 @@ def _read_all(source: Source) -> tuple[bytes, bytes]:
         source.close()
 
 
+def _signature(data: bytes) -> Signature | None:
+    return signed(data) if len(data) >= PATCH_FROM else None
+
+
 class MemorySource(LocalFile):
     """A local file in memory."""
 
     def __init__(self, data: bytes, identity: bytes) -> None:
         self.size = len(data)
         self._data = data
-        self._identity = identity
+        self.identity = identity
         self._at = 0
 
     def read(self, limit: int) -> bytes:
@@ -369,7 +333,7 @@ class MemorySource(LocalFile):
         return data
 
     def verify(self) -> bytes:
-        return self._identity
+        return self.identity
 
     def close(self) -> None:
         self._data = b""

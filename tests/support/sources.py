@@ -9,7 +9,7 @@ from typing import NamedTuple
 from skynet.errors import TornRead
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation, Done
-from skynet.sftp.upload import Placement, Uploaded, upload
+from skynet.sftp.upload import Placement, Tracks, Uploaded, upload
 from skynet.sftp.wire import Attrs
 
 PATIENCE = 30.0  # seconds until a conversation that nobody ends fails a test
@@ -23,6 +23,7 @@ class BytesSource:
 
     def __init__(self, content: bytes, size: int = -1, fails_at: int = -1) -> None:
         self.size = len(content) if size < 0 else size
+        self.identity = b"identity"
         self.closed = 0
         self.offset = 0
         self._content = content
@@ -38,7 +39,7 @@ class BytesSource:
     def verify(self) -> bytes:
         if self.offset != self.size:
             raise TornRead("It changed while it was read.")
-        return b"identity"
+        return self.identity
 
     def close(self) -> None:
         self.closed += 1
@@ -97,7 +98,7 @@ class Sending:
             lambda: source,
             self.placement(keep_old=keep_old),
             client.capabilities,
-            self.acknowledged.append,
+            Tracks(self.acknowledged.append),
         )
 
     def send(self, client: Client, content: bytes, *, keep_old: bool = False) -> Uploaded:

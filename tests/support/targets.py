@@ -17,7 +17,7 @@ from skynet.remote import Outcome, Remote, SftpRemote
 from skynet.remote.verbs import OWN
 from skynet.scan import digest_of
 from skynet.sftp.client import Client
-from skynet.sftp.upload import Source
+from skynet.sftp.pieces import Source
 from skynet.tree import DIR, FILE, LINK, Entry, Kind, join
 from tests.support.memory import MemoryRemote, MemorySource
 from tests.support.pipes import PipeConnection

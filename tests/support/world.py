@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skynet.config import Mirror, Target
+from skynet.cycle import Report, Request, Surroundings
 from skynet.errors import SkynetError
 from skynet.monitor import Event
-from skynet.reconcile import Report, Request, Surroundings, run_cycle
+from skynet.reconcile import run_cycle
 from skynet.remote import SftpRemote
 from skynet.sftp.client import Client
 from tests.support.faults import Act, Fault, FaultConnection, no_fault
@@ -32,7 +33,7 @@ from tests.support.frames import Asked
 
 SECOND = 1_000_000_000
 EPOCH = 1_700_000_000 * SECOND
-REQUEST_FIELDS = {"audit", "adopt", "approve", "dry_run"}
+REQUEST_FIELDS = {"audit", "adopt", "approve", "dry_run", "bind", "saved"}
 OWN = b".skynet"
 
 Name = str | bytes
@@ -75,6 +76,7 @@ class World:
         self.on_event: Callable[[Event], None] = lambda event: None
         self.on_sleep: Callable[[], None] = lambda: None
         self.without: frozenset[bytes] = frozenset()  # extensions that the server lacks
+        self.max_write = 0  # the limit that the server is made to state
         self._moment = EPOCH
 
     # Making trees.
@@ -133,7 +135,7 @@ class World:
         return self.sync(approve=held.hazards[0].approve, **options)
 
     def connect(self) -> SftpRemote:
-        connection = FaultConnection(self._meet, without=self.without)
+        connection = FaultConnection(self._meet, without=self.without, max_write=self.max_write)
         client = Client(connection, channels=1, timeout=20.0)
         return SftpRemote(client, os.fsencode(self.remote), os.urandom(5).hex())
 
@@ -228,7 +230,7 @@ class World:
     def temps(self) -> list[str]:
         """Names of temporary files anywhere on the remote."""
         temps = self.remote / ".skynet" / "tmp"
-        found = os.listdir(temps) if temps.exists() else []
+        found = [path.name for path in temps.rglob("*") if not path.is_dir()]
         return found + [os.fsdecode(p) for p in tree_of(self.remote) if b".skynet-tmp-" in p]
 
 

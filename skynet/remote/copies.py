@@ -1,0 +1,142 @@
+"""Files that the server makes of what it has: patched, copied, moved where no rename leads.
+
+Each is an attempt. Whatever the server refuses, or is found to be other than it was recorded, the
+file is sent whole instead, and what was at the path is untouched until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from skynet.delta import Delta
+from skynet.errors import RequestError
+from skynet.ops import Copy, Patch, Rename, Upload
+from skynet.remote.places import Places
+from skynet.remote.send import Opener, Sender
+from skynet.remote.verbs import Outcome
+from skynet.sftp import wire
+from skynet.sftp.client import Capabilities
+from skynet.sftp.conversation import Conversation
+from skynet.sftp.patch import NO_COPIES, Original, copy, patch
+from skynet.sftp.replies import expect_ok
+from skynet.sftp.upload import Placement, Tracks
+from skynet.sftp.wire import Attrs
+from skynet.tree import FILE, Entry, parent
+
+WIDE_FROM = 64 << 20  # bytes to be copied: a file worth all channels
+
+
+@dataclass(slots=True)
+class Copies:
+    """Makes conversations that use `copy-data`, and let `sender` send what cannot be made so.
+
+    reads_back: what the server has put together is read and compared before it is published.
+    """
+
+    places: Places
+    sender: Sender
+    capabilities: Capabilities
+    acknowledged: Callable[[int], None]
+    reads_back: bool = False
+    _is_refused: bool = False  # although it has been announced
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether files can be copied on the server, as far as is known."""
+        return self.capabilities.copy_data and not self._is_refused
+
+    def is_wide(self, op: Patch | Copy) -> bool:
+        """Whether an operation is worth all channels."""
+        sends = op.sends if isinstance(op, Patch) else 0
+        return op.entry.size >= WIDE_FROM or self.sender.is_wide(sends)
+
+    def patch(self, op: Patch, open_source: Opener, delta: Delta | None) -> Conversation[Outcome]:
+        """Send what is new of a file."""
+        if delta is not None and self.are_possible:
+            done = yield from self._attempt(self._patch(op, open_source, delta), delta.size)
+            if done is not None:
+                return done
+        whole = Upload(op.path, op.entry, op.replaces)
+        return (yield from self.sender.upload(whole, open_source, None))
+
+    def copy(self, op: Copy, open_source: Opener) -> Conversation[Outcome]:
+        """Copy a file."""
+        if self.are_possible and op.original.size == op.entry.size:
+            done = yield from self._attempt(self._copy(op, op.original), op.entry.size)
+            if done is not None:
+                return done
+        entry = msgspec.structs.replace(op.entry, digest=b"")
+        whole = Upload(op.path, entry, op.replaces)
+        return (yield from self.sender.upload(whole, open_source, None))
+
+    def move(self, op: Rename) -> Conversation[bool]:
+        """Copy a file that no rename moves, as to another file system, and remove it there.
+
+        False if that cannot be either; nothing has been done then.
+        """
+        if op.entry.kind != FILE or not self.are_possible:
+            return False
+        if op.replaces is None:
+            (found,) = yield [wire.lstat(self.places.full(op.path))]
+            if isinstance(found, Attrs):
+                return False  # that was the reason, and it is not to be replaced
+        copying = self._copy(op, op.entry, beside=True)
+        if (yield from self._attempt(copying, op.entry.size)) is None:
+            return False
+        (reply,) = yield [wire.remove(self.places.full(op.source))]
+        expect_ok(reply)
+        return True
+
+    def _patch(self, op: Patch, open_source: Opener, delta: Delta) -> Conversation[Outcome]:
+        place = yield from self._placement(op, wide=self.is_wide(op))
+        builder = self.sender.builder(op.entry)
+        sent = yield from patch(
+            open_source,
+            place,
+            self._original(op.path, op.replaces),
+            delta,
+            self.capabilities,
+            Tracks(self.acknowledged, content=builder.update if builder else None),
+            read_back=self.reads_back,
+        )
+        entry = msgspec.structs.replace(op.entry, digest=sent.digest)
+        signature = builder.finish() if builder else None
+        return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None, signature)
+
+    def _copy(
+        self, op: Copy | Rename, recorded: Entry, *, beside: bool = False
+    ) -> Conversation[Outcome]:
+        wide = isinstance(op, Copy) and self.is_wide(op)
+        place = yield from self._placement(op, wide=wide, beside=beside)
+        digest = op.entry.digest if self.reads_back else b""
+        original = self._original(op.source, recorded)
+        yield from copy(place, original, self.capabilities, digest=digest)
+        return Outcome(op, b"", None)
+
+    def _attempt(self, making: Conversation[Outcome], size: int) -> Conversation[Outcome | None]:
+        """What comes of it; None if the server does not let it be. RemoteStopped if it is full."""
+        try:
+            return (yield from making)
+        except RequestError as error:
+            if error.code == NO_COPIES:
+                self._is_refused = True
+            if error.code == "failure":
+                yield from self.sender.raise_if_full(size)
+            return None
+
+    def _original(self, path: bytes, entry: Entry) -> Original:
+        return Original(self.places.full(path), entry.size, self.places.mtime(entry))
+
+    def _placement(
+        self, op: Patch | Copy | Rename, *, wide: bool, beside: bool = False
+    ) -> Conversation[Placement]:
+        return self.places.placement(
+            op.path,
+            op.entry,
+            "wide" if wide else "lanes",
+            keeps=self.places.keeps(op.replaces),
+            beside=beside or parent(op.path) in self.places.mounted,
+        )

@@ -1,0 +1,111 @@
+"""Where things are on the server: full paths, temporary names, the trash, what is set on a file."""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from dataclasses import dataclass, field
+
+from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Trash
+from skynet.rules import STRAY_TEMP
+from skynet.sftp import wire
+from skynet.sftp.conversation import Conversation
+from skynet.sftp.replies import Reply
+from skynet.sftp.upload import Breadth, Placement
+from skynet.sftp.wire import Attrs
+from skynet.tree import FILE, Entry, ancestors, join, parent, wire_time
+
+TEMP_DIRECTORIES = 8
+
+UNSTAMPED = Trash(b"unstamped")  # until the cycle names its own
+
+
+@dataclass(slots=True)
+class Places:
+    """The target at `root` (full path). nonce: makes temporary names unique among all runs."""
+
+    root: bytes
+    nonce: str
+    facts: Facts = field(default_factory=Facts)
+    trash: Trash = UNSTAMPED
+    mounted: set[bytes] = field(default_factory=set)  # parents where tmp/ cannot be renamed to
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _trash_directories: set[bytes] = field(default_factory=set)
+    _is_spread: bool = False  # temporary files go into several directories
+
+    def full(self, path: bytes) -> bytes:
+        """The full path of a path of the mirror."""
+        return join(self.root, path) if self.root != b"/" else b"/" + path
+
+    def temp_name(self) -> bytes:
+        """A full path in `tmp/` that nobody has used."""
+        number = next(self._numbers)
+        directory = join(OWN, TEMPS)
+        if self._is_spread:
+            directory = join(directory, b"%x" % (number % TEMP_DIRECTORIES))
+        return self.full(join(directory, self._unique(number)))
+
+    def temp_name_beside(self, path: bytes) -> bytes:
+        """A full path that nobody has used, in the directory of `path`."""
+        return self.full(join(parent(path), STRAY_TEMP + self._unique(next(self._numbers))))
+
+    def spread_temps(self) -> Conversation[None]:
+        """Let temporary files go into several directories: channels wait for each other in one."""
+        directories = [
+            self.full(join(join(OWN, TEMPS), b"%x" % number)) for number in range(TEMP_DIRECTORIES)
+        ]
+        makes = [wire.mkdir(directory, Attrs(mode=0o700)) for directory in directories]
+        replies = yield [*makes, *map(wire.lstat, directories)]
+        self._is_spread = all(map(is_directory, replies[len(makes) :]))
+
+    def attrs(self, entry: Entry) -> Attrs:
+        """What is to be set on the remote: only what its file system keeps."""
+        mode = entry.mode if self.facts.keeps_modes else None
+        return Attrs(mode=mode, mtime=self.mtime(entry))
+
+    def mtime(self, entry: Entry) -> int | None:
+        """Seconds since 1970 that the remote keeps of an entry; None if it keeps none."""
+        if entry.kind != FILE or not self.facts.keeps_times:
+            return None
+        return wire_time(entry.mtime_ns)
+
+    def placement(
+        self, path: bytes, entry: Entry, breadth: Breadth, *, keeps: bool, beside: bool
+    ) -> Conversation[Placement]:
+        """Where what becomes `entry` at `path` goes.
+
+        keeps: what is replaced goes to the trash. beside: the temporary file goes beside the path.
+        """
+        if keeps:
+            yield from self.make_trash_parents(path)
+        aside = self.trash_path(path) if keeps else self.temp_name()
+        temp = self.temp_name_beside(path) if beside else self.temp_name()
+        return Placement(temp, self.full(path), aside, self.attrs(entry), keeps, breadth)
+
+    def keeps(self, replaced: Entry | None) -> bool:
+        """Whether what is replaced goes to the trash, if it is skynet's work."""
+        return self.trash.keep_replaced and replaced is not None
+
+    def trash_path(self, path: bytes) -> bytes:
+        """The full path in the trash of what was at `path`."""
+        return self.full(join(self._trash_root(), path))
+
+    def make_trash_parents(self, path: bytes) -> Conversation[None]:
+        """Make the directories that `trash_path` needs, as far as this run has not."""
+        root = self._trash_root()
+        inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
+        for directory in (join(OWN, TRASH), root, *inside):
+            if directory not in self._trash_directories:
+                yield [wire.mkdir(self.full(directory), Attrs(mode=0o700))]  # or it is there
+                self._trash_directories.add(directory)
+
+    def _trash_root(self) -> bytes:
+        return join(join(OWN, TRASH), self.trash.stamp)
+
+    def _unique(self, number: int) -> bytes:
+        return f"{self.nonce}-{number:x}".encode()
+
+
+def is_directory(reply: Reply) -> bool:
+    """Whether the reply describes a directory."""
+    return isinstance(reply, Attrs) and stat.S_ISDIR(reply.mode or 0)
