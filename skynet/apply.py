@@ -7,21 +7,26 @@ and so does whatever needed it; the others go on.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from skynet.delta import Delta
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
+from skynet.journal import Journal
 from skynet.monitor import Monitor, Progress
-from skynet.ops import Delete, Op, Plan, Rmdir, Upload, step, tally
+from skynet.ops import Copy, Delete, Op, Patch, Plan, Rename, Rmdir, Upload, step, tally
 from skynet.remote import Outcome, Remote
 from skynet.scan import Root, unreadable
-from skynet.tree import FILE
+from skynet.tree import DIR, FILE
 
 UNDER_WAY = 2048  # operations handed to the remote and not ended
 COMMIT_OPS = 8192
 COMMIT_SECONDS = 3.0
-WAIT_SECONDS = 0.25
+WAIT_SECONDS = 0.1
+NOTE_SECONDS = 0.1  # so much of a large upload may be sent again after a crash
+_REMOVALS = (Delete, Rmdir)
 
 Commit = Callable[[list[Outcome]], None]
 
@@ -39,23 +44,35 @@ def apply(
     remote: Remote,
     root: Root,
     *,
+    get_ready: Callable[[], None],
+    journal: Journal,
     commit: Commit,
     beat: Callable[[], None],
     clock: Callable[[], float],
     monitor: Monitor,
+    deltas: Mapping[bytes, Delta] | None = None,
 ) -> Applied:
     """Carry out `plan`. Errors of the link or of the whole remote end it and are raised.
 
-    `beat` is called every moment, to keep the lease. What was acknowledged before an error is
-    committed where the remote still allows it.
+    `get_ready` is called once, when the first operations are under way: what `commit` needs is made
+    ready meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
+    an error is committed where the remote still allows it. Large uploads go on from what `journal`
+    has of them. deltas: of what is patched, by path.
     """
-    run = _Run(plan, remote, root, commit, clock, monitor)
+    run = _Run(plan, remote, root, journal, get_ready, commit, clock, monitor, deltas or {})
     try:
+        run.begin_ready()
+        first = remote.wait(0)
+        run.get_ready_to_commit()
+        run.settle(first)
+        beat()
+        run.commit_if_due()
         while run.is_unfinished():
             run.begin_ready()
             run.settle(remote.wait(WAIT_SECONDS))
             beat()
             run.commit_if_due()
+            run.note_if_due()
     except (KeyboardInterrupt, SkynetError):
         run.salvage()
         raise
@@ -69,27 +86,35 @@ class _Run:
         plan: Plan,
         remote: Remote,
         root: Root,
+        journal: Journal,
+        get_ready: Callable[[], None],
         commit: Commit,
         clock: Callable[[], float],
         monitor: Monitor,
+        deltas: Mapping[bytes, Delta],
     ) -> None:
         self._plan = plan
         self._remote = remote
         self._root = root
+        self._journal = journal
+        self._get_ready = get_ready
         self._commit = commit
         self._clock = clock
         self._monitor = monitor
-        self._indexes = {step(op): i for i, op in enumerate(plan.ops)}
+        self._deltas = deltas
+        self._begun: dict[tuple[type[Op], bytes, bool], int] = {}  # the index of each under way
         self._missing = [len(needs) for needs in plan.needs]
         self._dependents = _dependents(plan)
         self._ready = deque(i for i, missing in enumerate(self._missing) if not missing)
         self._under_way = 0
         self._ended = 0
         self._uncommitted: list[Outcome] = []
-        self._committed_at = clock()
+        self._committed_at = self._noted_at = clock()
         self._can_commit = True
+        self._is_ready_to_commit = False
+        self._is_urgent = False  # a directory has moved: until that is recorded, much is unknown
         self._total_bytes = plan.counts()["bytes"]
-        self._sent_before = remote.counts["bytes"]
+        self._bytes_before = _bytes_there(remote)
         self.applied = Applied(problems=list(plan.problems))
 
     def is_unfinished(self) -> bool:
@@ -100,7 +125,7 @@ class _Run:
         while self._ready and self._under_way < UNDER_WAY:
             index = self._ready.popleft()
             op = self._plan.ops[index]
-            if isinstance(op, Delete | Rmdir):
+            if isinstance(op, _REMOVALS):
                 if not root_verified:
                     self._root.verify()
                     root_verified = True
@@ -109,6 +134,7 @@ class _Run:
                     self._fail(index, doubt)
                     continue
             self._under_way += 1
+            self._begun[step(op)] = index
             self._begin(op)
 
     def _doubt(self, op: Delete | Rmdir) -> Problem | None:
@@ -128,24 +154,28 @@ class _Run:
         )
 
     def _begin(self, op: Op) -> None:
-        if isinstance(op, Upload) and op.entry.kind == FILE:
-            path, entry = op.path, op.entry
-            self._remote.submit(op, lambda: self._root.open(path, entry))
-        else:
+        if not isinstance(op, Upload | Patch | Copy) or op.entry.kind != FILE:
             self._remote.submit(op)
+            return
+        path, entry = op.path, op.entry
+        intent = self._journal.intents().get(path) if isinstance(op, Upload) else None
+        delta = self._deltas.get(path) if isinstance(op, Patch) else None
+        self._remote.submit(op, lambda: self._root.open(path, entry), intent, delta)
 
     def settle(self, outcomes: list[Outcome]) -> None:
         self._under_way -= len(outcomes)
         fatal: Exception | None = None
         for outcome in outcomes:
-            index = self._indexes[step(outcome.op)]
+            index = self._begun.pop(step(outcome.op))
             problem = None if outcome.error is None else problem_of(outcome)
             if outcome.error is None:
                 self._succeed(index, outcome)
             elif problem is not None:
+                self._journal.forget([outcome.op.path])  # its temporary file is gone as well
                 self._fail(index, problem)
             else:
                 fatal = fatal or outcome.error
+        self.applied.done.update(tally(o.op for o in outcomes if o.error is None))
         self._report()
         if fatal is not None:
             raise fatal
@@ -153,8 +183,11 @@ class _Run:
     def _succeed(self, index: int, outcome: Outcome) -> None:
         self._ended += 1
         self._uncommitted.append(outcome)
-        self.applied.done += tally([outcome.op])
-        for dependent in self._dependents.get(index, ()):
+        self._is_urgent |= isinstance(outcome.op, Rename) and outcome.op.entry.kind == DIR
+        planned = self._plan.ops[index]
+        if type(outcome.op) is not type(planned):  # it has become an upload, which sends more
+            self._total_bytes += tally([outcome.op])["bytes"] - tally([planned])["bytes"]
+        for dependent in self._dependents.pop(index, ()):
             self._missing[dependent] -= 1
             if not self._missing[dependent]:
                 self._ready.append(dependent)
@@ -174,28 +207,44 @@ class _Run:
                     failed.append((dependent, Problem(path, problem.code, reason)))
 
     def _report(self) -> None:
-        sent = self._remote.counts["bytes"] - self._sent_before
-        self._monitor(Progress(self._ended, len(self._plan.ops), sent, self._total_bytes))
+        there = _bytes_there(self._remote) - self._bytes_before
+        self._monitor(Progress(self._ended, len(self._plan.ops), there, self._total_bytes))
+
+    def get_ready_to_commit(self) -> None:
+        if not self._is_ready_to_commit:
+            self._can_commit = False
+            self._get_ready()
+            self._can_commit = self._is_ready_to_commit = True
 
     def commit_if_due(self) -> None:
         old = self._clock() - self._committed_at >= COMMIT_SECONDS
-        if len(self._uncommitted) >= COMMIT_OPS or (old and self._uncommitted):
+        if len(self._uncommitted) >= COMMIT_OPS or (old and self._uncommitted) or self._is_urgent:
             self.commit_now()
 
     def commit_now(self) -> None:
         if self._uncommitted:
+            self.get_ready_to_commit()
             # Where the manifest ends is not known while this fails or is interrupted.
             self._can_commit = False
             self._commit(self._uncommitted)
             self._can_commit = True
+            self._journal.forget(outcome.op.path for outcome in self._uncommitted)
             self._uncommitted = []
+            self._is_urgent = False
         self._committed_at = self._clock()
+
+    def note_if_due(self) -> None:
+        """Let the journal know how far large uploads are."""
+        if self._clock() - self._noted_at >= NOTE_SECONDS:
+            self._journal.note(self._remote.unfinished())
+            self._noted_at = self._clock()
 
     def salvage(self) -> None:
         """Record what is already done, after an error that may not have broken the link.
 
         Not after one of recording itself: the manifest has to be read again first.
         """
+        self._journal.note(self._remote.unfinished())
         if not self._can_commit:
             return
         for outcome in self._remote.wait(0):
@@ -209,11 +258,17 @@ class _Run:
             return
 
 
-def _dependents(plan: Plan) -> dict[int, list[int]]:
-    dependents: dict[int, list[int]] = {}
+def _bytes_there(remote: Remote) -> int:
+    """Content that was sent and that the server has acknowledged, in this run or before."""
+    counts = remote.counts
+    return counts["bytes"] + counts["resumed"]
+
+
+def _dependents(plan: Plan) -> dict[int, array[int]]:
+    dependents: dict[int, array[int]] = {}
     for index, needs in enumerate(plan.needs):
         for needed in needs:
-            dependents.setdefault(needed, []).append(index)
+            dependents.setdefault(needed, array("L")).append(index)
     return dependents
 
 

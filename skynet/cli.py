@@ -5,6 +5,7 @@ That room is imported when a command runs, so `--version` and `--help` do not wa
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ import typer
 
 from skynet import __version__
 from skynet.errors import ExitCode
+
+# New objects that may form cycles, before such are looked for: at Python's 700, a sync of many
+# small files spends a tenth of its time on that and finds none.
+COLLECT_AFTER = 50_000
 
 app = typer.Typer(
     name="skynet",
@@ -58,13 +63,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but what is wrong.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show every operation.")]
 Audit = Annotated[
-    bool, typer.Option("--audit/--no-audit", help="List the remote, or trust the manifest.")
+    bool | None,
+    typer.Option(
+        "--audit/--no-audit", help="List the remote, or trust the manifest.  [default: audit]"
+    ),
+]
+BandwidthLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--bwlimit",
+        help='Send no faster, in bytes a second: 10M is 10 MiB/s; or "08:00 2M, 18:00 off".',
+    ),
 ]
 Adopt = Annotated[
-    Literal["stat", "content"],
+    Literal["stat", "content"] | None,
     typer.Option(
         help="What proves that a file found on the remote is ours: size and time, or "
-        "reading it back."
+        "reading it back.  [default: stat]"
     ),
 ]
 
@@ -84,8 +99,14 @@ def sync(
     *,
     once: Annotated[bool, typer.Option("--once", help="Run one cycle, then end.")] = False,
     approve: Annotated[str, typer.Option(help="Carry out a held plan with this hash.")] = "",
-    audit: Audit = True,
-    adopt: Adopt = "stat",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Carry out exactly the plan saved in this file, or nothing."
+        ),
+    ] = None,
+    audit: Audit = None,
+    adopt: Adopt = None,
     config: ConfigFile = None,
     source: Source = None,
     target: TargetUrl = None,
@@ -93,6 +114,7 @@ def sync(
     known_hosts: KnownHosts = None,
     complete_sync: CompleteSync = None,
     state_dir: StateDir = None,
+    bwlimit: BandwidthLimit = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -101,11 +123,21 @@ def sync(
     from skynet import commands
 
     options = commands.Options(
-        tuple(names or ()), config, source, target, identity, known_hosts, complete_sync, state_dir
+        tuple(names or ()),
+        config,
+        source,
+        target,
+        identity,
+        known_hosts,
+        complete_sync,
+        state_dir,
+        bwlimit,
     )
-    request = commands.Request(audit=audit, adopt=adopt, approve=approve)
     face = commands.Face(quiet=quiet, verbose=verbose, as_json=as_json)
-    raise typer.Exit(commands.sync(options, request, face, once=once))
+    if plan is not None and not (audit is None and adopt is None):
+        raise typer.Exit(commands.refuse_beside_plan(face))
+    request = commands.Request(audit=audit is not False, adopt=adopt or "stat", approve=approve)
+    raise typer.Exit(commands.sync(options, request, face, once=once, saved=plan))
 
 
 @app.command()
@@ -113,10 +145,17 @@ def plan(
     names: Names = None,
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Required: a plan is made and shown, never run.")
+        bool,
+        typer.Option("--dry-run", help="Required, but with --out: a plan is shown, never run."),
     ] = False,
-    audit: Audit = True,
-    adopt: Adopt = "stat",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Save the plan in this file, for `sync --once --plan FILE`."
+        ),
+    ] = None,
+    audit: Audit = None,
+    adopt: Adopt = None,
     config: ConfigFile = None,
     source: Source = None,
     target: TargetUrl = None,
@@ -128,15 +167,20 @@ def plan(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what `sync --once` would do. Writes nothing, neither here nor on the remote."""
+    """Show what `sync --once` would do. Writes nothing, neither here nor on the remote.
+
+    But for the file of --out.
+    """
     from skynet import commands
 
     options = commands.Options(
         tuple(names or ()), config, source, target, identity, known_hosts, complete_sync, state_dir
     )
-    request = commands.Request(audit=audit, adopt=adopt, dry_run=dry_run)
+    request = commands.Request(
+        audit=audit is not False, adopt=adopt or "stat", dry_run=dry_run or out is not None
+    )
     face = commands.Face(quiet=quiet, verbose=verbose, as_json=as_json)
-    raise typer.Exit(commands.plan(options, request, face))
+    raise typer.Exit(commands.plan(options, request, face, out))
 
 
 @app.command()
@@ -183,7 +227,11 @@ def serve(
 def guide(
     name: Annotated[str, typer.Argument(help="Which guide; a list if none is named.")] = "",
 ) -> None:
-    """Show a guide: first-mirror, passwords, ssh-keys, linux-server, windows-server, settings."""
+    """Show a guide.
+
+    first-mirror, passwords, ssh-keys, linux-server, windows-server, bandwidth, review-a-plan,
+    settings.
+    """
     from skynet import commands
 
     raise typer.Exit(commands.guide(name, commands.Face()))
@@ -192,6 +240,7 @@ def guide(
 def main() -> None:
     """Run a command and exit with its code."""
     _let_every_name_be_written()
+    gc.set_threshold(COLLECT_AFTER)
     try:
         app()
     except KeyboardInterrupt:

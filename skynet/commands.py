@@ -6,40 +6,64 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from skynet.config import Login, Mirror, Options, check, describe_keys, load_mirrors, state_base
 from skynet.console import Face
+from skynet.cycle import Report, Request
 from skynet.errors import ExitCode, HostKeyError, SkynetError, UsageError
-from skynet.reconcile import Report, Request, run_cycle
-from skynet.render import failure_json, plan_lines, report_json, report_lines, settings_text
+from skynet.outline import plan_lines
+from skynet.planfile import expect_place, read, write
+from skynet.reconcile import run_cycle
+from skynet.render import (
+    Calls,
+    failure_json,
+    report_json,
+    report_lines,
+    saved_lines,
+    settings_text,
+)
 from skynet.serve import ServeOptions
 from skynet.target import parse_server
 from skynet.wiring import connector, endpoint, serve_options, surroundings
 
-__all__ = ["Face", "Options", "Request", "ServeOptions", "guide", "plan", "serve", "sync", "trust"]
+__all__ = [
+    "Face",
+    "Options",
+    "Request",
+    "ServeOptions",
+    "guide",
+    "plan",
+    "refuse_beside_plan",
+    "serve",
+    "sync",
+    "trust",
+]
 
 SETTINGS = "settings"  # the guide that is made from the table of keys
 EXIT_CODES = {"problems": ExitCode.PROBLEMS, "held": ExitCode.HELD}  # of a report's outcome
 
 
-def sync(options: Options, request: Request, face: Face, *, once: bool) -> int:
-    """One cycle for each mirror."""
+def sync(
+    options: Options, request: Request, face: Face, *, once: bool, saved: Path | None = None
+) -> int:
+    """One cycle for each mirror; for one mirror what the plan saved in the file says."""
     if not once:
         return _refuse(
             face, UsageError("Say `skynet sync --once`: this version runs one cycle at a time.")
         )
-    return _run_mirrors(options, request, face)
+    return _run_mirrors(options, request, face, saved)
 
 
-def plan(options: Options, request: Request, face: Face) -> int:
-    """The plan of each mirror, shown and not carried out."""
+def plan(options: Options, request: Request, face: Face, out: Path | None = None) -> int:
+    """The plan of each mirror, shown and not carried out; that of one mirror is saved in `out`."""
     if not request.dry_run:
         return _refuse(
             face, UsageError("Say `skynet plan --dry-run`; to carry a plan out, skynet sync.")
         )
-    return _run_mirrors(options, request, face)
+    return _run_mirrors(options, request, face, out)
 
 
 def trust(target: str, fingerprint: str, known_hosts: Path | None, face: Face) -> int:
@@ -92,27 +116,55 @@ def guide(name: str, face: Face) -> int:
     return ExitCode.IN_SYNC
 
 
-def _run_mirrors(options: Options, request: Request, face: Face) -> int:
-    """One cycle for each mirror; the highest of their exit codes."""
+def _run_mirrors(options: Options, request: Request, face: Face, file: Path | None) -> int:
+    """One cycle for each mirror; the highest of their exit codes. file: of a saved plan."""
     try:
         mirrors = load_mirrors(options, os.environ, Path.cwd())
+        if file is not None:
+            request = _with_plan_file(request, file, mirrors)
     except SkynetError as error:
         return _refuse(face, error)
     code = ExitCode.IN_SYNC
     for mirror in mirrors:
-        code = max(code, _run_mirror(mirror, options, request, face))
+        code = max(code, _run_mirror(mirror, options, request, face, file))
         if code == ExitCode.INTERRUPTED:
             break
     return code
 
 
-def _run_mirror(mirror: Mirror, options: Options, request: Request, face: Face) -> ExitCode:
+def _with_plan_file(request: Request, file: Path, mirrors: Sequence[Mirror]) -> Request:
+    """The request with the plan to carry out, or to save one; UsageError."""
+    if len(mirrors) != 1:
+        raise UsageError(
+            f"A saved plan is of one mirror, and these are {len(mirrors)}: name one of them, and "
+            "a file of its own for each."
+        )
+    if not request.dry_run:
+        return replace(request, saved=read(file))
+    expect_place(file)
+    if Path(os.fsdecode(mirrors[0].source)).resolve() in file.resolve().parents:
+        raise UsageError(f"{file} is in the source, which skynet never writes to. Name another.")
+    return replace(request, bind=True)
+
+
+def refuse_beside_plan(face: Face) -> int:
+    """Refuse options that say how a plan is made, beside one that is made already."""
+    return _refuse(
+        face, UsageError("A saved plan is carried out as it is: leave out --audit and --adopt.")
+    )
+
+
+def _run_mirror(
+    mirror: Mirror, options: Options, request: Request, face: Face, file: Path | None
+) -> ExitCode:
     begun = time.monotonic()
     try:
         check(mirror)
         with face.watch(mirror.name) as watching:
             connect = connector(mirror, face, os.environ, watching)
             report = run_cycle(mirror, connect, request, surroundings(watching))
+        if file is not None and report.saved is not None:
+            write(file, report.saved)
     except KeyboardInterrupt:
         words = "interrupted; what was finished is recorded. Run skynet again for the rest."
         _tell(mirror.name, SkynetError(words, "interrupted"), time.monotonic() - begun, face)
@@ -124,12 +176,30 @@ def _run_mirror(mirror: Mirror, options: Options, request: Request, face: Face) 
     if face.as_json:
         face.print_json(report_json(mirror.name, report, seconds, ops=request.dry_run))
     else:
-        _show(report, request, seconds, call_of(mirror, options, request), face)
+        calls = calls_of(mirror, options, request, file)
+        _show(report, request, seconds, calls, face)
+        if report.saved is not None:
+            face.say(saved_lines(report, str(file), calls))
     return EXIT_CODES.get(report.outcome, ExitCode.IN_SYNC)
 
 
-def call_of(mirror: Mirror, options: Options, request: Request) -> str:
-    """The words, quoted for a shell, that make the same request of this mirror again."""
+def calls_of(mirror: Mirror, options: Options, request: Request, file: Path | None) -> Calls:
+    """The words, quoted for a shell, that make the same request of this mirror again.
+
+    file: of a saved plan, which was shown just now, and says itself how it was made.
+    """
+    words = _words_for(mirror, options)
+    limit = [] if options.bwlimit is None else ["--bwlimit", options.bwlimit]
+    if file is not None:
+        return Calls("", shlex.join([*words, *limit, "--plan", str(file)]))
+    if request.adopt != "stat":
+        words += ["--adopt", request.adopt]
+    if not request.audit:
+        words.append("--no-audit")
+    return Calls(shlex.join(words), shlex.join([*words, *limit]))
+
+
+def _words_for(mirror: Mirror, options: Options) -> list[str]:
     given = {
         "--config": options.config,
         "--source": options.source,
@@ -137,7 +207,6 @@ def call_of(mirror: Mirror, options: Options, request: Request) -> str:
         "--identity": options.identity,
         "--known-hosts": options.known_hosts,
         "--state-dir": options.state_dir,
-        "--adopt": None if request.adopt == "stat" else request.adopt,
     }
     words = [] if options.source else [mirror.name]
     for option, value in given.items():
@@ -145,9 +214,7 @@ def call_of(mirror: Mirror, options: Options, request: Request) -> str:
             words += [option, str(value)]
     if options.complete_sync is not None:
         words.append("--complete-sync" if options.complete_sync else "--no-complete-sync")
-    if not request.audit:
-        words.append("--no-audit")
-    return shlex.join(words)
+    return words
 
 
 def _tell(mirror: str, error: SkynetError, seconds: float, face: Face) -> None:
@@ -156,10 +223,16 @@ def _tell(mirror: str, error: SkynetError, seconds: float, face: Face) -> None:
     face.error(f"{mirror}: {error}" if mirror else str(error))
 
 
-def _show(report: Report, request: Request, seconds: float, call: str, face: Face) -> None:
+def _show(report: Report, request: Request, seconds: float, calls: Calls, face: Face) -> None:
     if request.dry_run or report.outcome == "held" or face.verbose:
         face.say(plan_lines(report, everything=face.verbose))
-    lines = report_lines(report, seconds, everything=face.verbose, call=call)
+    lines = report_lines(
+        report,
+        seconds,
+        everything=face.verbose,
+        calls=calls,
+        of_saved=request.saved is not None,
+    )
     if report.outcome in ("problems", "held"):
         face.insist(lines)
     else:

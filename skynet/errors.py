@@ -12,6 +12,7 @@
     │   └── ProtocolError      exit 3   the server does not speak SSH or SFTP as it should
     ├── LinkLost               exit 3   the session broke or stalled    (retry helps)
     ├── RemoteStopped          exit 1   the whole remote refuses writes (retry helps)
+    ├── StalePlan              exit 4   a saved plan does not fit what is there any more
     ├── OwnedError             exit 5   another skynet works on this mirror (retry helps)
     ├── RequestError           exit 1   one SFTP request was refused; becomes a Problem
     └── TornRead               exit 1   a local file changed while it was read; becomes a Problem
@@ -135,6 +136,13 @@ class RemoteStopped(SkynetError):
 
     retry = True
     code = "remote-stopped"
+
+
+class StalePlan(SkynetError):
+    """A saved plan does not fit any more: nothing is done before a person has seen a new one."""
+
+    exit_code = ExitCode.HELD
+    code = "stale-plan"
 
 
 class OwnedError(SkynetError):

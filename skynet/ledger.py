@@ -6,6 +6,7 @@ on the remote first, so the manifest never claims more than the remote holds.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -13,7 +14,7 @@ import msgspec
 
 from skynet.errors import OwnedError
 from skynet.index import Index
-from skynet.manifest import Head, Header, Manifest, ManifestDamaged, wants_compaction
+from skynet.manifest import MAX_ORIGIN, Head, Header, Manifest, ManifestDamaged, wants_compaction
 from skynet.monitor import Monitor, Notice
 from skynet.remote import Remote
 from skynet.target import printable
@@ -87,10 +88,20 @@ class Ledger:
                 "manifest-moved",
             )
 
+    @property
+    def head(self) -> Head | None:
+        """Where the manifest stands, ours or another's; None if there is none to use."""
+        return self._head
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no manifest yet, or another mirror's: `begin` writes ours."""
+        return self._head is None or bool(self.owner)
+
     def begin(self, beat: Callable[[], None]) -> None:
-        """Make the manifest ours, if there is none or it is another mirror's."""
-        if self._head is None or self.owner:
-            facts = self._remote.facts = self._remote.probe()
+        """Make the manifest ours, with the remote's facts, if there is none or it is another's."""
+        if self.is_new:
+            facts = self._remote.facts
             generation = self._head.generation if self._head is not None else 0
             self._write(Header(self._token(16), generation, self._origin, facts), beat)
 
@@ -149,6 +160,15 @@ class Ledger:
         for part in (loaded.entries, loaded.edits):
             deque(part, maxlen=0)
         return loaded.head
+
+
+def origin_of(host: str, source: bytes) -> str:
+    """Who mirrors what, for people; cut to what a manifest holds, and still one's own."""
+    text = f"{host}:{source.decode('utf-8', 'backslashreplace')}"
+    if len(text) <= MAX_ORIGIN:
+        return text
+    mark = hashlib.blake2b(source, digest_size=10).hexdigest()
+    return f"{text[: MAX_ORIGIN - len(mark) - 3]}...{mark}"
 
 
 def _beating(

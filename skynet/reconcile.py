@@ -11,77 +11,49 @@ Nothing is written before the guard has passed, and nothing at all when there is
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
+from skynet import stale
 from skynet.apply import Applied, apply
 from skynet.config import Mirror
-from skynet.contents import decide_contents
+from skynet.contents import deltas_of
+from skynet.cycle import Outcomes, Report, Request, Surroundings
 from skynet.errors import Problem
 from skynet.guard import Circumstances, Hazard, hazards
 from skynet.index import STAT_UNKNOWN, Index, IndexDamaged
+from skynet.journal import Journal
 from skynet.lease import Lease
-from skynet.ledger import Ledger
-from skynet.manifest import MAX_ORIGIN
-from skynet.monitor import Monitor, Notice, Stage
-from skynet.ops import Delete, Plan, Record, Rename, Rmdir, SetMeta, effect
-from skynet.plan import Policy, make_plan
+from skynet.ledger import Ledger, origin_of
+from skynet.monitor import Notice, Stage
+from skynet.ops import Copy, Delete, Plan, Record, Rename, Rmdir, SetMeta, Upload, effect
+from skynet.plan import Policy
+from skynet.planning import Here, plan_for
+from skynet.preview import weigh_moved
 from skynet.remote import Outcome, Remote, Site, Trash
-from skynet.rules import Rules
+from skynet.rules import Rules, is_parked
+from skynet.saved import Basis, SavedPlan
 from skynet.scan import Root
+from skynet.signatures import Signatures
 from skynet.state import directory_for, locked, make_private
 from skynet.survey import Scope, Survey, survey
-from skynet.tree import DIR, Kind, ancestors
+from skynet.tree import DIR, Entry, Kind, ancestors, join
 
 INDEX_FILE = "index.sqlite"
-
-Outcomes = Literal["in-sync", "changed", "planned", "problems", "held"]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a cycle needs of the world, injected.
-
-    clock: monotonic seconds. now_ns: wall clock, nanoseconds since 1970. token(n): n random
-    bytes. host: this machine's name, for the manifest's origin. pid_space: see `lease.pid_space`.
-    """
-
-    clock: Callable[[], float]
-    sleep: Callable[[float], None]
-    now_ns: Callable[[], int]
-    token: Callable[[int], bytes]
-    host: str
-    pid_space: str
-    monitor: Monitor
+JOURNAL = "journal"
+SIGNATURES = "signatures"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the caller wants of this cycle. approve: the hazards' approval."""
+class _Hints(NamedTuple):
+    """What is kept here from one cycle to the next, beside the index; it may be lost."""
 
-    audit: bool = True
-    dry_run: bool = False
-    adopt: Literal["stat", "content"] = "stat"
-    approve: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a cycle came to. counts: requests, mutations, and acknowledged content bytes."""
-
-    outcome: Outcomes
-    plan: Plan
-    done: Counter[str]
-    problems: list[Problem]
-    hazards: list[Hazard]
-    counts: Counter[str]
-    skipped: Counter[str] = field(default_factory=Counter)
+    journal: Journal
+    signatures: Signatures
 
 
 def run_cycle(
@@ -98,16 +70,21 @@ def run_cycle(
             make_private(state)
             stack.enter_context(locked(state))
         file = state / INDEX_FILE
+        journal = Journal(state / JOURNAL, around.monitor)
+        stack.callback(journal.close)
+        signatures = Signatures.open(state / SIGNATURES, around.monitor)
+        hints = _Hints(journal, stack.enter_context(signatures))
         try:
-            return _run_with(file, mirror, root, connect, request, around)
+            return _run_with(file, hints, mirror, root, connect, request, around)
         except IndexDamaged as damage:
             around.monitor(Notice(damage.code, str(damage)))
         anew = None if request.dry_run else file
-        return _run_with(anew, mirror, root, connect, request, around)
+        return _run_with(anew, hints, mirror, root, connect, request, around)
 
 
 def _run_with(
     index_file: Path | None,
+    hints: _Hints,
     mirror: Mirror,
     root: Root,
     connect: Callable[[], Remote],
@@ -120,7 +97,7 @@ def _run_with(
         around.monitor(Stage("connecting"))
         remote = connect()
         stack.callback(remote.close)
-        return _Cycle(mirror, root, index, remote, request, around).run()
+        return _Cycle(mirror, root, index, hints, remote, request, around).run()
 
 
 class _Cycle:
@@ -129,27 +106,37 @@ class _Cycle:
         mirror: Mirror,
         root: Root,
         index: Index,
+        hints: _Hints,
         remote: Remote,
         request: Request,
         around: Surroundings,
     ) -> None:
         self.mirror = mirror
         self.root = root
+        self.journal, self.signatures = hints
         self.remote = remote
         self.request = request
         self.around = around
         self.site = Site(exists=True, is_prepared=True)  # what a current manifest stands for
-        self.audit = request.audit
-        origin = _origin(around.host, mirror.source)
+        self.audit = request.audit  # or another look at the remote, for a saved plan
+        self.began_ns = around.now_ns()
+        origin = origin_of(around.host, mirror.source)
         self.ledger = Ledger(remote, index, origin, around.token, around.monitor)
 
     def run(self) -> Report:
         self._know_the_synced_tree()
+        if self.request.saved is not None:
+            return self._carry_out(self._recall(self.request.saved), self.request.saved.plan)
         found = self._survey()
         self.around.monitor(Stage("reading what may have moved or changed"))
         read_back = self.remote if self.request.adopt == "content" else None
-        findings = decide_contents(found, self.root, read_back)
-        plan = make_plan(findings, self._policy())
+        here = Here(self.root, self.ledger.index, self.signatures, self.rules)
+        plan = plan_for(found, here, self._policy(), read_back)
+        found.findings = [finding for finding in found.findings if finding.stale]  # for _own_up
+        return self._carry_out(found, plan)
+
+    def _carry_out(self, found: Survey, plan: Plan) -> Report:
+        """Do it, unless that is not wanted or a hazard holds it."""
         problems = [*found.problems, *plan.problems]
         dangers = hazards(plan, self._circumstances(found, plan))
         held = any(hazard.approve != self.request.approve for hazard in dangers)
@@ -175,12 +162,14 @@ class _Cycle:
     def _survey(self) -> Survey:
         self.around.monitor(Stage("comparing"))
         mirror = self.mirror
-        rules = Rules([*mirror.ignore, *self.root.patterns()], "ignore, or .skynetignore,")
+        rules = self.rules = Rules(
+            [*mirror.ignore, *self.root.patterns()], "ignore, or .skynetignore,"
+        )
         scope = Scope(rules, self.remote.facts, mirror.symlinks, mirror.complete_sync)
         listings = None
         if self.audit:
             listings = (
-                self.remote.walk(lambda path: rules.hides(path, is_dir=True))
+                self.remote.walk(lambda p: rules.hides(p, is_dir=True) and not is_parked(p))
                 if self.site.exists
                 else iter(())
             )
@@ -193,6 +182,7 @@ class _Cycle:
             empty_dirs=self.mirror.empty_dirs,
             remove_foreign=self.mirror.foreign != "keep",
             may_delete=self.ledger.may_delete,
+            can_copy=self.remote.can_copy,
             keeps_times=facts.keeps_times,
             keeps_modes=facts.keeps_modes,
         )
@@ -229,9 +219,37 @@ class _Cycle:
         if not self.request.dry_run and not held:
             self._remember(found)
             self._pin_root()
-        return Report(
-            outcome, plan, Counter(), problems, dangers, self.remote.counts, found.skipped
-        )
+        shape = outcome, plan, Counter[str](), problems, dangers, self.remote.counts, found.skipped
+        moved = weigh_moved(plan.ops, self._children)
+        return Report(*shape, moved, self._bind(plan, problems) if self.request.bind else None)
+
+    def _children(self, directory: bytes) -> list[tuple[bytes, Entry]]:
+        index = self.ledger.index
+        rows = index.children(directory).items()
+        return [(join(directory, name), index.unpack(row[1])) for name, row in rows]
+
+    # Saved plans.
+
+    def _basis(self) -> Basis:
+        ledger = self.ledger
+        return stale.basis_of(self.mirror, self.root, ledger.head, trusted=ledger.may_delete)
+
+    def _bind(self, plan: Plan, problems: list[Problem]) -> SavedPlan:
+        """The plan with what it was made from."""
+        sight = stale.look(self.root, plan.ops)
+        stale.expect_bound(self.root, plan.ops, sight)
+        whole = replace(plan, problems=problems)
+        return SavedPlan(self._basis(), self.began_ns, whole, sight.here)
+
+    def _recall(self, saved: SavedPlan) -> Survey:
+        """What a survey would have found for a saved plan. StalePlan if anything has changed."""
+        self.around.monitor(Stage("looking whether the plan still holds"))
+        sight = stale.look(self.root, saved.plan.ops)
+        stale.expect_fresh(saved, self._basis(), self.root, sight)
+        is_synced = self.ledger.index.entry
+        stale.expect_remote(saved.plan.ops, self.remote.kinds, lambda path: bool(is_synced(path)))
+        self.audit = True
+        return Survey(identities=stale.recorded(saved, sight), entries=sight.entries)
 
     # Doing it.
 
@@ -241,12 +259,17 @@ class _Cycle:
         if not (self.audit or self._leads_where_recorded(plan)):
             self.audit = True
             return None
-        if not self.site.is_prepared:
+        # Without a manifest nothing tells of a first run that broke off before it had the lease.
+        may_hold_temps = self.ledger.is_new and self.site.is_prepared
+        if self.ledger.is_new:
+            self.remote.facts = self.remote.prepare()
+        elif not self.site.is_prepared:
             self.remote.prepare()
         lease = self._lease()
         with lease.held() as was_left_behind:
-            if was_left_behind or found.strays:
-                self.remote.clear_temps(found.strays)
+            going_on = self._uploads_to_go_on_with(plan)
+            if was_left_behind or may_hold_temps or found.strays:
+                self.remote.clear_temps(found.strays, going_on)
                 lease.beat()
                 if not self.audit:
                     self.audit = True
@@ -254,13 +277,15 @@ class _Cycle:
             self.ledger.expect_unmoved()
             lease.beat()
             lease.has_begun = True
-            self.ledger.begin(lease.beat)
             self._remember(found)
             self.remote.trash = self._trash()
             applied = apply(
                 plan,
                 self.remote,
                 self.root,
+                journal=self.journal,
+                deltas=deltas_of(plan, self.root, self.signatures, found.deltas),
+                get_ready=lambda: self.ledger.begin(lease.beat),
                 commit=lambda batch: self._commit(batch, found, lease),
                 beat=lease.beat,
                 clock=self.around.clock,
@@ -270,6 +295,22 @@ class _Cycle:
             self._tidy(lease)
         return applied
 
+    def _uploads_to_go_on_with(self, plan: Plan) -> list[bytes]:
+        """The temporary files of broken uploads that the plan wants; those of others are removed.
+
+        Whether they still hold is seen when the upload begins.
+        """
+        intents = dict(self.journal.intents())
+        going_on = []
+        for op in plan.ops if intents else ():
+            intent = intents.get(op.path)
+            if isinstance(op, Upload) and intent is not None and intent.size == op.entry.size:
+                going_on.append(intents.pop(op.path).temp)
+        for intent in intents.values():
+            self.remote.remove(intent.temp)
+        self.journal.forget(intents)
+        return going_on
+
     def _leads_where_recorded(self, plan: Plan) -> bool:
         """Whether what the plan goes through is still there, and no link out of the target.
 
@@ -277,11 +318,15 @@ class _Cycle:
         """
         wanted: dict[bytes, Kind] = {}
         for op in plan.ops:
-            for path in (op.path, op.source) if isinstance(op, Rename) else (op.path,):
-                wanted.update((directory, DIR) for directory in ancestors(path))
+            for path in (op.path, op.source) if isinstance(op, Rename | Copy) else (op.path,):
+                for directory in ancestors(path):
+                    if directory in wanted:
+                        break  # and so are those above it
+                    wanted[directory] = DIR
             if isinstance(op, SetMeta):
                 wanted[op.path] = op.entry.kind
-        made = {op.path for op in plan.ops if not isinstance(op, SetMeta | Delete | Rmdir)}
+        kept = [op for op in plan.ops if op.path in wanted]
+        made = {op.path for op in kept if not isinstance(op, SetMeta | Delete | Rmdir)}
         known = [path for path in wanted if path not in made and self.ledger.index.entry(path)]
         return self.remote.kinds(known) == [wanted[path] for path in known]
 
@@ -301,11 +346,14 @@ class _Cycle:
         lease.check()
         identities = {outcome.op.path: _identity(outcome, found) for outcome in batch}
         self.ledger.record([effect(outcome.op) for outcome in batch], identities)
+        for outcome in batch:
+            if outcome.signature is not None:
+                self.signatures.put(outcome.signature.digest, outcome.signature)
 
     def _own_up(self, applied: Applied, found: Survey, lease: Lease) -> None:
         """Where a repair has failed, let the manifest say what is really there."""
         failed = {problem.path for problem in applied.problems}
-        stale = [f for f in found.findings if f.stale and f.path in failed]
+        stale = [f for f in found.findings if f.path in failed]
         if stale:
             lease.check()
             self.ledger.record([effect(Record(f.path, f.remote)) for f in stale], {})
@@ -320,7 +368,7 @@ class _Cycle:
     def _tidy(self, lease: Lease) -> None:
         """Compact the manifest if it is time; in runs that audit, empty old trash."""
         self.ledger.compact(lease.beat)
-        if self.audit and self.mirror.trash_days:
+        if self.audit and self.mirror.trash_days and self.request.saved is None:
             lease.beat()
             self.remote.expire_trash(self._stamp(days_ago=self.mirror.trash_days))
 
@@ -331,26 +379,18 @@ class _Cycle:
 
     def _remember(self, found: Survey) -> None:
         """Keep the stat identities of files found to be unchanged, so they need no second look."""
-        self.ledger.index.remember({path: found.identities[path] for path in found.settled})
+        self.ledger.index.remember(found.settled)
 
     def _pin_root(self) -> None:
         if self.ledger.index.root != self.root.identity:
             self.ledger.index.root = self.root.identity
 
 
-def _origin(host: str, source: bytes) -> str:
-    """Who mirrors what, for people; cut to what a manifest holds, and still one's own."""
-    text = f"{host}:{source.decode('utf-8', 'backslashreplace')}"
-    if len(text) <= MAX_ORIGIN:
-        return text
-    mark = hashlib.blake2b(source, digest_size=10).hexdigest()
-    return f"{text[: MAX_ORIGIN - len(mark) - 3]}...{mark}"
-
-
 def _identity(outcome: Outcome, found: Survey) -> bytes:
     """The stat identity to record: of the bytes sent, else of what the survey compared."""
     if outcome.identity:
         return outcome.identity
-    if isinstance(outcome.op, Record) and (outcome.op.entry is None or outcome.op.entry.retained):
+    entry = outcome.op.entry if isinstance(outcome.op, Record) else None
+    if isinstance(outcome.op, Record) and (entry is None or entry.retained or entry.kind == DIR):
         return STAT_UNKNOWN
     return found.identities.get(outcome.op.path, STAT_UNKNOWN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from skynet.errors import (
     SourceError,
     TornRead,
 )
+from skynet.journal import Journal
 from skynet.monitor import Event, Progress
 from skynet.ops import (
     Delete,
@@ -68,6 +70,8 @@ class Bench:
             self.plan,
             self.remote,
             self.root,
+            journal=Journal(Path("no such directory"), self.events.append),
+            get_ready=lambda: None,
             commit=self.commit,
             beat=self.beat,
             clock=lambda: self.now,

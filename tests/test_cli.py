@@ -127,7 +127,8 @@ def test_help_names_every_command() -> None:
 def test_guides_are_listed_and_shown() -> None:
     names = skynet("guide").out.split()
     assert names == [
-        *["first-mirror", "linux-server", "passwords", "ssh-keys", "windows-server", "settings"]
+        *["bandwidth", "first-mirror", "linux-server", "passwords", "review-a-plan", "ssh-keys"],
+        *["windows-server", "settings"],
     ]
     shown = skynet("guide", "passwords")
     assert shown.code == 0

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,10 +95,77 @@ def test_suggested_commands_ask_for_the_same(work: Path) -> None:
         *((), None, work / "second", "sftp://h/x", Path("my key"), Path("hosts"), False)
     )
     [mirror] = load_mirrors(options, {}, work)
-    words = commands.call_of(mirror, options, Request(audit=False, adopt="content"))
-    assert shlex.split(words) == [
+    both = [
         *("--source", str(work / "second"), "--target", "sftp://h/x", "--identity", "my key"),
-        *("--known-hosts", "hosts", "--adopt", "content", "--no-complete-sync", "--no-audit"),
+        *("--known-hosts", "hosts", "--no-complete-sync"),
+    ]
+    request = Request(audit=False, adopt="content")
+    calls = commands.calls_of(mirror, options, request, None)
+    assert shlex.split(calls.plan) == [*both, "--adopt", "content", "--no-audit"]
+    assert calls.sync == calls.plan
+    limited = replace(options, bwlimit="2M")
+    assert commands.calls_of(mirror, limited, request, None).plan == calls.plan
+    saved = commands.calls_of(mirror, limited, request, Path("my plan"))
+    assert shlex.split(saved.sync) == [*both, "--bwlimit", "2M", "--plan", "my plan"]
+    assert saved.plan == ""
+
+
+@posix_only
+def test_a_saved_plan_is_carried_out_once_by_the_suggested_command(work: Path, url: str) -> None:
+    write_mirrors(work / "skynet.toml", url, one="first one", two="second")
+    saved = skynet("plan", "--out", "my plan", "one", cwd=work)
+    assert saved.code == 0
+    assert "  + file.txt  7 B\n" in saved.out
+    [words] = re.findall(r"^To carry it out, run: skynet (.*)$", saved.out, re.M)
+    done = skynet(*shlex.split(words), cwd=work)
+    assert (done.code, done.out[:22]) == (0, "As planned: 1 uploaded")
+    again = skynet(*shlex.split(words), "--json", cwd=work)
+    assert (again.code, again.json["outcome"]) == (4, "failed")
+    assert again.json["error"]["code"] == "stale-plan"
+    other = skynet("sync", "--once", "two", "--plan", "my plan", cwd=work)
+    assert other.code == 4
+    assert "it was made for" in other.err
+
+
+@posix_only
+def test_a_saved_plan_with_a_hazard_tells_its_approval(work: Path, url: str) -> None:
+    call = ["--source", "second", "--target", url, "--complete-sync"]
+    assert skynet("sync", "--once", *call, cwd=work).code == 0
+    (work / "second" / "file.txt").unlink()
+    held = skynet("plan", "--dry-run", "--out", "p", *call, cwd=work)
+    assert (held.code, (work / "p").exists()) == (4, True)
+    [words] = re.findall(r"^If it is right, run: skynet (.*)$", held.out, re.M)
+    assert words.partition(" --approve ")[0].endswith(" --plan p")
+    assert skynet(*shlex.split(words.partition(" --approve ")[0]), cwd=work).code == 4
+    assert (work / "target" / "file.txt").exists()
+    assert skynet(*shlex.split(words), cwd=work).code == 0
+    assert not (work / "target" / "file.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sync", "--once", "--plan", "p"], "of one mirror, and these are 2: name one"),
+        (["plan", "--out", "p"], "of one mirror, and these are 2: name one"),
+        (["sync", "--once", "--plan", "p", "two"], "The plan p cannot be read"),
+        (["sync", "--once", "--plan", "skynet.toml", "two"], "is no plan that this skynet saved"),
+        (["sync", "--once", "--plan", "p", "--no-audit", "two"], "leave out --audit and --adopt"),
+        (["sync", "--once", "--plan", "p", "--adopt", "stat", "two"], "leave out --audit and"),
+        (["sync", "--plan", "p", "two"], "skynet sync --once"),
+        (["plan", "--out", "second/p", "two"], "is in the source, which skynet never writes to"),
+        (["plan", "--out", "skynet.toml", "two"], "is no saved plan, so it is not overwritten"),
+        (["plan", "--out", "gone/p", "two"], "The plan cannot be saved in gone/p"),
+    ],
+)
+def test_what_cannot_be_a_saved_plan_is_refused_before_anything_is_done(
+    work: Path, words: list[str], told: str
+) -> None:
+    write_mirrors(work / "skynet.toml", "sftp://127.0.0.1:1/", one="first one", two="second")
+    result = skynet(*words, cwd=work)
+    assert result.code == 2, result.text
+    assert told in result.err
+    assert sorted(path.name for path in work.iterdir()) == [
+        *("first one", "second", "skynet.toml", "target")
     ]
 
 

@@ -53,6 +53,7 @@ OP_CONTRACT: dict[str, type | tuple[type, ...]] = {
     "path": str,
     "from": (str, type(None)),
     "bytes": int,
+    "saved": int,
 }
 BIG = 128 << 20  # bytes: long enough under way to be caught at it
 
@@ -142,7 +143,7 @@ def test_the_json_of_a_plan_keeps_its_contract(site: Site, tmp_path: Path) -> No
     (site.source / "link").symlink_to("one.txt")
     result = site.plan("--json", "--state-dir", tmp_path / "state")
     value = result.json
-    assert_contract(value, {**CONTRACT, "ops": list})
+    assert_contract(value, {**CONTRACT, "ops": list, "saved": dict, "round_trips": int})
     assert value["mirror"] == "source"
     assert value["outcome"] == "planned"
     assert value["plan"].keys() == value["done"].keys() == COUNTS
@@ -173,7 +174,13 @@ def test_the_json_of_a_rename_says_where_from(site: Site) -> None:
     site.sync()
     (site.source / "one.txt").rename(site.source / "sub" / "uno.txt")
     (op,) = [op for op in site.plan("--json").json["ops"] if op["op"] == "rename"]
-    assert op == {"op": "rename", "path": "sub/uno.txt", "from": "one.txt", "bytes": 0}
+    assert op == {
+        "op": "rename",
+        "path": "sub/uno.txt",
+        "from": "one.txt",
+        "bytes": 0,
+        "saved": 300_000,
+    }
     done = site.sync("--json").json
     assert (done["done"]["rename"], done["sent_bytes"]) == (1, 0)
     assert snapshot(site.target) == snapshot(site.source)

@@ -23,22 +23,27 @@ HOUSE = """
     commands
     console
     render | wiring
-    daemon | serve
+    daemon | serve | outline
     reconcile
+    planning | cycle
     contents
     survey
-    apply | lease | ledger
-    scan | watch | journal | index | state
-    manifest
+    parked
+    apply | lease | ledger | audit | stale
+    scan | watch | journal | index | state | signatures
+    manifest | planfile
     manifest_codec
     remote
     sftp | plan | guard | sftpserver
-    needs
-    ops
-    rules | manifest_frames
-    tree
+    closed | renaming | matching | moves
+    needs | preview | saved | findings
+    ops | shuffle
+    delta
+    rules | manifest_frames | index_file | rolling | hints
+    tree | blocks
     config
     keys
+    bandwidth
     target
     monitor | errors
 """
@@ -47,20 +52,24 @@ HOUSE = """
 SFTP = """
     __init__
     connect
+    patch
     upload | transport
-    client | session | auth
+    client | session | auth | resume
     channel
-    conversation | refusals
+    conversation | refusals | stream
     replies | credentials
     endpoint
-    wire | hostkeys | sshconfig
+    wire | hostkeys | sshconfig | pieces | window
     dial
-    waits | library
+    waits | library | pace
 """
 REMOTE = """
     __init__
     sftp
     carry | own | walk | turnstile
+    copies
+    send
+    places
     verbs
 """
 
@@ -68,7 +77,11 @@ REMOTE = """
 NEIGHBOURS: dict[tuple[str, str], str] = {}
 
 # Neither a clock nor a disk nor a network, in these rooms, and so none of these modules.
-PURE = "tree rules ops needs plan guard sftp.wire sftp.replies render errors monitor"
+PURE = """
+    tree rules ops needs findings matching moves shuffle renaming closed plan guard
+    sftp.wire sftp.replies render outline preview saved
+    errors monitor bandwidth blocks rolling delta
+"""
 IMPURE = """
     os time threading random secrets socket socketserver ssl select selectors asyncio subprocess
     multiprocessing concurrent signal shutil tempfile urllib.request http ftplib smtplib
@@ -77,18 +90,31 @@ IMPURE = """
 # One foreign name, one room (or the few named here).
 FOREIGN = {
     "asyncssh": {"sftpserver"},
-    "diskcache": {"journal"},
+    "diskcache": {"hints"},
     "msgspec": {
-        *("tree", "ops", "plan", "survey", "contents", "reconcile", "lease", "ledger"),
-        *("index", "manifest", "manifest_codec", "remote.verbs", "remote.carry"),
+        *(
+            "tree",
+            "ops",
+            "closed",
+            "renaming",
+            "findings",
+            "plan",
+            "survey",
+            "audit",
+            "contents",
+            "reconcile",
+        ),
+        *("lease", "ledger", "remote.verbs", "remote.send", "remote.copies"),
+        *("index", "journal", "manifest", "manifest_codec", "planfile", "saved"),
     },
+    "numpy": {"rolling"},
     "paramiko": {"sftp.library"},
     "pathspec": {"rules"},
     "platformdirs": {"config"},
-    "rich": {"render", "console"},
+    "rich": {"render", "outline", "console"},
     "typer": {"cli"},
     "watchdog": {"watch"},
-    "xxhash": {"scan", "sftp.upload"},
+    "xxhash": {"scan", "sftp.pieces", "sftp.patch", "blocks", "delta"},
     "zstandard": {"manifest_codec"},
 }
 

@@ -27,6 +27,7 @@ class CountedSource:
     open_now = 0
     most_open = 0
     size = 3
+    identity = b"identity"
 
     def __init__(self) -> None:
         cls = type(self)
@@ -46,7 +47,7 @@ class CountedSource:
 
 
 def test_small_files_under_way_are_not_held_open(tmp_path: Path) -> None:
-    from skynet.sftp.upload import upload
+    from skynet.sftp.upload import Tracks, upload
 
     (tmp_path / "tmp").mkdir()
     ends = Ends()
@@ -54,7 +55,10 @@ def test_small_files_under_way_are_not_held_open(tmp_path: Path) -> None:
         for number in range(300):
             sending = Sending(os.fsencode(tmp_path), b"%d" % number)
             conversation = upload(
-                CountedSource, sending.placement(), client.capabilities, lambda count: None
+                CountedSource,
+                sending.placement(),
+                client.capabilities,
+                Tracks(lambda count: None),
             )
             client.submit(conversation, ends.of(number))
         assert {end.error for end in ends.wait(300)} == {None}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from skynet.bandwidth import Bandwidth
 from skynet.config import Mirror, describe_keys
 from skynet.errors import ConfigError
 from skynet.keys import DEFAULTS, KEYS, Key, Login, MaxDelete, parse_table
@@ -48,8 +49,10 @@ empty_dirs = true
 foreign = "trash"
 trash = "all"
 trash_days = 0
+verify_patches = "read-back"
 max_delete = ["10%", 5]
 channels = 64
+bwlimit = "18:00 off, 08:00 2M"
 state_dir = "../state"
 """
 
@@ -73,8 +76,10 @@ def test_every_key_is_taken(tmp_path: Path, home: Path) -> None:
         "foreign": "trash",
         "trash": "all",
         "trash_days": 0,
+        "verify_patches": "read-back",
         "max_delete": MaxDelete(0.1, 5),
         "channels": 64,
+        "bwlimit": Bandwidth(((8 * 60, 2 << 20), (18 * 60, None))),
         "state_dir": tmp_path / "state",
     }
     assert set(tomllib.loads(FULL)) == set(KEYS)
@@ -124,6 +129,7 @@ AS_SHOWN = {"nan": "NaN", "inf": "Infinity", "1979-05-27": '"1979-05-27"'}
         ("password_command = []", 'a list of strings, as in ["pass", "show", "host"]'),
         ('password_command = ""', 'a list of strings, as in ["pass", "show", "host"]'),
         ('password_command = "pass \'show"', 'a list of strings, as in ["pass", "show", "host"]'),
+        ("bwlimit = 10", 'a rate as "10M" (MiB a second), "off", or a timetable'),
         ("max_delete = -1", 'a share as "50%"'),
         ("max_delete = 0.5", 'a share as "50%"'),
         ("max_delete = true", 'a share as "50%"'),

@@ -97,10 +97,10 @@ def test_a_lease_lost_while_temporary_files_were_cleared_ends_the_cycle(
     lease.write_bytes(b"token gone 4711 0000000001\n")
     before, plain = manifest_of(world), SftpRemote.clear_temps
 
-    def slow(remote: SftpRemote, strays: Sequence[bytes] = ()) -> int:
+    def slow(remote: SftpRemote, strays: Sequence[bytes], keep: Sequence[bytes]) -> int:
         lease.write_bytes(theirs)
         world.monotonic += EXPIRY_SECONDS + 1
-        return plain(remote, strays)
+        return plain(remote, strays, keep)
 
     monkeypatch.setattr(SftpRemote, "clear_temps", slow)
     with pytest.raises(OwnedError) as caught:

@@ -14,7 +14,7 @@ from skynet.ops import Delete, Mkdir, Record, Rename, Rmdir, SetMeta, Upload
 from skynet.remote import Facts, Outcome, Site, Trash
 from skynet.remote.verbs import OWN
 from skynet.rules import Rules
-from skynet.sftp.upload import Source
+from skynet.sftp.pieces import Source
 from skynet.tree import DIR, FILE, LINK, Entry, join
 from tests.support.memory import MemoryRemote, MemorySource
 from tests.support.targets import (
@@ -71,8 +71,8 @@ def test_preparing_again_changes_nothing(place: Place) -> None:
     assert held.mode == 0o700
 
 
-def test_probe_tells_the_facts_and_leaves_nothing(place: Place) -> None:
-    facts = place.remote.probe()
+def test_preparing_tells_the_facts_and_leaves_nothing(place: Place) -> None:
+    facts = place.remote.prepare()
     assert facts == Facts(folds_case=facts.folds_case)
     assert place.everything() == {OWN, TEMPS}
 

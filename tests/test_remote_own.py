@@ -69,6 +69,16 @@ def test_temps_are_cleared_and_nothing_else(place: Place) -> None:
     assert place.everything() == {OWN, TEMPS, b"file", join(OWN, b"manifest")}
 
 
+def test_temps_to_be_kept_stay_also_in_a_directory_of_their_own(place: Place) -> None:
+    place.mkdir(join(TEMPS, b"3"))
+    for name in (b"one", b"two", b"3/one", b"3/two"):
+        place.put(join(TEMPS, name), b"x")
+    assert place.remote.clear_temps((), [b"tmp/one", b"tmp/3/two", b"tmp/gone"]) == 2
+    assert place.everything() == {
+        *(OWN, TEMPS, join(TEMPS, b"one"), join(TEMPS, b"3"), join(TEMPS, b"3/two"))
+    }
+
+
 def test_old_trash_expires(place: Place) -> None:
     place.remote.expire_trash(b"2024")
     for stamp in (b"2024-01-01", b"2024-01-02", b"2024-01-03"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skynet.config import MaxDelete
-from skynet.reconcile import Report
+from skynet.cycle import Report
 from skynet.remote import Facts, SftpRemote
 from tests.support.world import Link, World, frozen
 
@@ -38,8 +38,13 @@ def untouched(world: World, **options: object) -> Report:
 
 @pytest.fixture
 def folding(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    facts = Facts(folds_case=True)
-    monkeypatch.setattr(SftpRemote, "probe", lambda self: facts)
+    prepare = SftpRemote.prepare
+
+    def prepare_folding(remote: SftpRemote) -> Facts:
+        prepare(remote)
+        return Facts(folds_case=True)
+
+    monkeypatch.setattr(SftpRemote, "prepare", prepare_folding)
     return world
 
 
