@@ -1,4 +1,4 @@
-"""The longer ways to check skynet: `nox` runs the quick ones, `nox -s props` and `e2e` take time.
+"""The longer ways to check skynet: `nox` runs the quick ones; props, laws and e2e take time.
 
 `nox -l` lists the sessions; what follows `--` goes to pytest, or to scripts/bench. Environments are
 kept and reused.
@@ -59,6 +59,14 @@ def props(session: nox.Session) -> None:
     _install(session)
     examples = os.environ.get("SKYNET_EXAMPLES", LONG_EXAMPLES)
     _pytest(session, "-m", "hypothesis or props_long", "--timeout=0", SKYNET_EXAMPLES=examples)
+
+
+@nox.session
+def laws(session: nox.Session) -> None:
+    """The laws of the plan over a million lives of trees and all pairs of small ones: hours."""
+    _install(session)
+    lives = {"SKYNET_LIVES": "1000000", "SKYNET_SMALL_TREES": "7"}
+    _pytest(session, "tests/test_laws.py", "--timeout=0", **lives)
 
 
 @nox.session

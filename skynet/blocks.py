@@ -4,7 +4,7 @@ With it a later version can be compared with bytes that are not here any more (s
 signature is a hint: one that is lost or damaged costs a whole upload, nothing else.
 
     header     8 magic | 4 version | 4 block size | 8 file size | 16 xxh3-128 of the file
-    blocks     4 Adler-32 of each | 16 xxh3-128 of each
+    blocks     4 Adler-32 of the first 256 bytes of each | 16 xxh3-128 of each
     check      16 xxh3-128 of all before
 
 Numbers are big-endian. The last block of a file may be shorter, and counts like the others.
@@ -29,6 +29,9 @@ MAX_BLOCK = 1 << 22
 MAX_BLOCKS = 1 << 17
 MAX_SIZE = MAX_BLOCK * MAX_BLOCKS  # bytes of a file: 512 GiB
 
+# So much of a block is enough to find it; the checksum of all of it would cost an upload more than
+# everything else that is done with its content.
+WEAK_BYTES = 256
 WEAK = 4  # bytes of an Adler-32
 STRONG = 16  # bytes of an xxh3-128
 
@@ -37,7 +40,7 @@ _VERSION = 1
 _HEADER = struct.Struct(f">8sIIQ{STRONG}s")
 MAX_ENCODED = _HEADER.size + MAX_BLOCKS * (WEAK + STRONG) + STRONG  # bytes
 
-_USUAL_BLOCKS = 1 << 16  # blocks are as small as gives no more of them, 16 KiB for 1 GiB
+_USUAL_BLOCKS = 1 << 15  # blocks are as small as gives no more of them, 32 KiB for 1 GiB
 _NO_WEAK = zlib.adler32(b"")
 
 
@@ -134,7 +137,9 @@ class SignatureBuilder:
         rest = memoryview(data)
         while rest:
             part, rest = rest[: self._room], rest[self._room :]
-            self._weak = zlib.adler32(part, self._weak)
+            missing = WEAK_BYTES - self._block + self._room
+            if missing > 0:
+                self._weak = zlib.adler32(part[:missing], self._weak)
             self._strong.update(part)
             self._room -= len(part)
             if not self._room:

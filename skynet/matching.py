@@ -22,11 +22,13 @@ Holder = Callable[[int, bytes], Held | None]
 class Matches(NamedTuple):
     """New path -> finding of where its content is to be renamed from, or where to copy it from.
 
-    The copies come in an order in which each is made before its source is overwritten.
+    The copies come in an order in which each is made before its source is overwritten. twins: new
+    path -> where the same content is once that was sent.
     """
 
     renames: dict[bytes, Finding]
     copies: dict[bytes, Held]
+    twins: dict[bytes, Held]
 
     def without(self, paths: Collection[bytes]) -> Matches:
         """The same but for what is to be at `paths`, and the copies of that."""
@@ -36,7 +38,8 @@ class Matches(NamedTuple):
             for path, source in self.copies.items()
             if path not in paths and source[0] not in paths
         }
-        return Matches(renames, copies)
+        twins = {p: held for p, held in self.twins.items() if held[0] not in paths}
+        return Matches(renames, copies, twins)
 
 
 def match(
@@ -49,13 +52,13 @@ def match(
     sources = [f for f in findings if has_other_content(f) and (retained or not _is_retained(f))]
     wanting = [f for f in findings if _wants_content(f)]
     if not wanting:
-        return Matches({}, {})
+        return Matches({}, {}, {})
     renames = _assigned(wanting, sources)
     if not can_copy:
-        return Matches(renames, {})
+        return Matches(renames, {}, {})
     _drop_overwritten(renames)
     copies = _copies(wanting, sources, renames, holder)
-    return Matches(renames, copies)
+    return Matches(renames, copies, _twins(wanting, renames, copies))
 
 
 def _is_retained(finding: Finding) -> bool:
@@ -163,6 +166,23 @@ def _copies(
             if held is not None:
                 copies[f.path] = held
     return _untangled(copies, renames, sources)
+
+
+def _twins(
+    wanting: Sequence[Finding], renames: dict[bytes, Finding], copies: dict[bytes, Held]
+) -> dict[bytes, Held]:
+    """Of several files whose content must be sent, all but the first."""
+    first: dict[Content, Held] = {}
+    twins: dict[bytes, Held] = {}
+    for f in wanting:
+        content = _content(f)
+        if f.path in renames or f.path in copies or not content[0]:
+            continue
+        assert f.local is not None
+        held = first.setdefault(content, (f.path, f.local))
+        if held[0] != f.path:
+            twins[f.path] = held
+    return twins
 
 
 def _untangled(

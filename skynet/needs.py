@@ -27,15 +27,20 @@ def changed_directories(op: Op) -> tuple[bytes, ...]:
 
 def needs_of(ops: Sequence[Op]) -> list[tuple[int, ...]]:
     """For each operation the earlier ones that must be done first."""
-    order = _Order({path for op in ops for path in _wholes(op)})
+    sources = {op.source for op in ops if isinstance(op, Copy)}
+    order = _Order({path for op in ops for path in _wholes(op)}, sources)
     return [order.add(index, op) for index, op in enumerate(ops)]
 
 
 class _Order:
-    """What each path was last about. wholes: directories that some operation is about as such."""
+    """What each path was last about.
 
-    def __init__(self, wholes: set[bytes]) -> None:
+    wholes: directories that some operation is about as such. sources: files that are copied.
+    """
+
+    def __init__(self, wholes: set[bytes], sources: set[bytes]) -> None:
         self._wholes = wholes
+        self._sources = sources
         self._last: dict[bytes, int] = {}  # path -> what changed it last
         self._read: dict[bytes, list[int]] = defaultdict(list)  # path -> who has read it since
         self._inside: dict[bytes, list[int]] = defaultdict(
@@ -45,7 +50,8 @@ class _Order:
 
     def add(self, index: int, op: Op) -> tuple[int, ...]:
         """Take the next operation; what it needs."""
-        if isinstance(op, Upload) and op.replaces is None and op.path not in self._last:
+        is_new = isinstance(op, Upload) and op.replaces is None and op.path not in self._last
+        if is_new and op.path not in self._sources:
             # Nearly all of a first plan: nothing else is about a new file but its directories.
             self._note_inside(index, op.path)
             return self._waits_inside(parent(op.path))

@@ -121,6 +121,7 @@ class _Draft:
         self.found_dirs: list[Op] = []
         self.mkdirs: list[Op] = []
         self.copies: list[Op] = []
+        self.twins: list[Op] = []
         self.uploads: list[Op] = []
         self.metas: list[Op] = []
         self.records: list[Op] = []
@@ -166,6 +167,7 @@ class _Draft:
             *(op for op in self.mkdirs if op.path not in made),
             *sorted(self.copies, key=lambda op: rank[op.path]),
             *self.uploads,
+            *self.twins,
             *self.records,
             *self.deletes,
             *_deepest_first(self.rmdirs),
@@ -243,9 +245,10 @@ class _Draft:
                 if not self._may_remove(finding):
                     keeping.update(ancestors(finding.path))
             stuck = keeping.intersection(self.cleared)
-            if stuck.isdisjoint(self.moves.renames):
-                return keeping, stuck
+            settled = stuck.isdisjoint(self.moves.renames)
             self.moves = self.moves.without(stuck)
+            if settled:
+                return keeping, stuck
 
     def _is_in_the_way(self, path: bytes) -> bool:
         return any(is_below(path, d) and d not in self.stuck for d in self.cleared)
@@ -306,7 +309,8 @@ class _Draft:
     def _put(self, finding: Finding, local: Entry, replaces: Entry | None) -> None:
         """Let a file be where nothing is, or `replaces`: moving the fewest bytes."""
         path, sends = finding.path, self.known.sends.get(finding.path)
-        source, copied = self.moves.renames.get(path), self.moves.copies.get(path)
+        source = self.moves.renames.get(path)
+        copied = self.moves.copies.get(path) or self.moves.twins.get(path)
         if finding.foreign and replaces is not None and (source is not None or copied is not None):
             self.clear.append(Delete(path, replaces, foreign=True))
             replaces = None
@@ -314,7 +318,8 @@ class _Draft:
             self._move(path, local, source)
         elif copied is not None:
             held_at, original = copied
-            self.copies.append(Copy(path, held_at, local, original, replaces))
+            copy = Copy(path, held_at, local, original, replaces)
+            (self.twins if path in self.moves.twins else self.copies).append(copy)
         elif sends is not None and replaces is not None and not finding.foreign:
             self.uploads.append(Patch(path, local, replaces, sends))
         else:

@@ -1,7 +1,8 @@
 """Where in new bytes any block of an old version begins: at every offset, not only at its own.
 
-The weak checksum of a block, Adler-32, is two sums modulo a prime, so the checksums at all offsets
-of a stretch come out of running sums: rsync's rolling search, as arithmetic on arrays.
+The weak checksum of a block, Adler-32 of its beginning, is two sums modulo a prime, so the
+checksums at all offsets of a stretch come out of running sums: rsync's rolling search, as
+arithmetic on arrays.
 
 delta.py imports this room only when it meets a change, since numpy takes 0.1 s to load.
 """
@@ -13,7 +14,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from skynet.blocks import Signature, strong
+from skynet.blocks import WEAK_BYTES, Signature, strong
 
 _PRIME = 65521  # of Adler-32
 _SPREAD = np.uint32(0x9E3779B1)  # multiplying with it mixes all bits into the high ones
@@ -29,7 +30,7 @@ class Finder:
     stretch = 1 << 15
 
     def __init__(self, signature: Signature) -> None:
-        self._block = signature.block
+        self._length = min(WEAK_BYTES, signature.block)
         whole = signature.size // signature.block
         # Of blocks that are equal the first one stands for all.
         self._numbers = {signature.block_digest(n): n for n in reversed(range(whole))}
@@ -49,7 +50,7 @@ class Finder:
 
         `view` goes on for a whole block behind the last of these offsets.
         """
-        weaks = _weaks(view, self._block, start, stop)
+        weaks = _weaks(view, self._length, start, stop)
         slots = self._slots(weaks)
         bits = self._filter.take((slots >> 3).astype(np.intp)) >> (slots & 7).astype(np.uint8)
         maybe = np.flatnonzero((bits & 1).view(np.bool_))
@@ -61,23 +62,23 @@ class Finder:
         return (weaks * _SPREAD) >> self._shift
 
 
-def _weaks(view: memoryview, block: int, start: int, stop: int) -> npt.NDArray[np.uint32]:
-    """Adler-32 of the `block` bytes from each offset in [start, stop) on.
+def _weaks(view: memoryview, length: int, start: int, stop: int) -> npt.NDArray[np.uint32]:
+    """Adler-32 of the `length` bytes from each offset in [start, stop) on.
 
     One offset further a byte x leaves and a byte y comes. The low half, 1 + the sum of all bytes,
     changes by y - x. The high half is the sum of all values that the low half went through: it
-    changes by the new low half - 1 - block * x.
+    changes by the new low half - 1 - length * x.
     """
-    first = zlib.adler32(view[start : start + block])
+    first = zlib.adler32(view[start : start + length])
     content = np.frombuffer(view, np.uint8)
     gone = _sums(content[start : stop - 1])
-    low = _sums(content[start + block : stop - 1 + block])
+    low = _sums(content[start + length : stop - 1 + length])
     low -= gone
     low += first & 0xFFFF
     high = np.subtract(low, 1, dtype=np.int64)
     high[0] = first >> 16
     np.cumsum(high, out=high)
-    high -= np.multiply(gone, block, dtype=np.int64)
+    high -= np.multiply(gone, length, dtype=np.int64)
     high -= high // _PRIME * _PRIME  # % is not vectorised, and three times as slow
     low -= low // _PRIME * _PRIME
     weaks = high.astype(np.uint32)

@@ -7,7 +7,7 @@ from random import Random
 
 import xxhash
 
-from skynet.blocks import Signature, SignatureBuilder
+from skynet.blocks import WEAK_BYTES, Signature, SignatureBuilder
 from skynet.delta import Copy, Delta
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ def signed(content: bytes) -> Signature:
 def signed_plainly(content: bytes, block: int) -> Signature:
     """The signature of `content` by definition, for blocks of any size."""
     blocks = [content[at : at + block] for at in range(0, len(content), block)]
-    weaks = b"".join(zlib.adler32(b).to_bytes(4, "big") for b in blocks)
+    weaks = b"".join(zlib.adler32(b[:WEAK_BYTES]).to_bytes(4, "big") for b in blocks)
     digests = b"".join(xxhash.xxh3_128_digest(b) for b in blocks)
     return Signature(len(content), block, xxhash.xxh3_128_digest(content), weaks, digests)
 
