@@ -13,7 +13,36 @@ CUT_AT = 0.6
 PEERS = ("rsync", "rclone", "sftp", "lftp")
 SKYNET = "skynet"
 
-Kind = Literal["first", "unchanged", "resume", "startup"]
+# Requests under the lease that a cycle with anything to record has: take the lease, 3; look at the
+# manifest again, 6; append to it, 3; end the lease, 1. tests/test_request_counts.py has the list.
+COMMIT_REQUESTS = 13
+
+Kind = Literal["first", "unchanged", "changed", "plan", "resume", "startup"]
+Change = Literal[
+    "move-dir",
+    "move-edit",
+    "swap",
+    "cycle",
+    "copy",
+    "front",
+    "edits",
+    "inserts",
+    "append",
+    "scatter",
+]
+
+
+Measure = Literal[
+    "ratio",
+    "seconds",
+    "memory",
+    "cpu",
+    "sent",
+    "content",
+    "renames",
+    "operations",
+    "requests",
+]
 
 
 class BenchError(Exception):
@@ -43,11 +72,12 @@ class Bar(NamedTuple):
     """What a full-sized item must not exceed.
 
     measure "ratio": skynet's seconds by those of the best of `peers`, in the same round;
-    "memory": skynet's peak in bytes; "cpu": its processor seconds; "sent": what it moved on the
-    wire, by the size of the data.
+    "seconds": skynet's own; "memory": its peak in bytes; "cpu": its processor seconds; "sent": what
+    it moved on the wire, by the size of the data; "content": bytes of files that it sent;
+    "renames", "operations" and "requests": how many of them it made.
     """
 
-    measure: Literal["ratio", "memory", "cpu", "sent"]
+    measure: Measure
     limit: float
     peers: tuple[str, ...] = ()
 
@@ -57,9 +87,11 @@ class Item:
     """One piece of work that skynet and its peers are timed at.
 
     kind: "first" syncs to an empty target, "unchanged" syncs when nothing is to be done,
+    "changed" syncs after a change of what was in sync, "plan" plans that without a sync,
     "resume" kills a first sync at CUT_AT of its data and counts what it and the next one move,
-    "startup" asks for the version. rtt_ms: the round trip of the link. patience: how many times
-    the time-out of peers they get here. quick_scale: the size under --quick; None leaves it out.
+    "startup" asks for the version. change: see _bench_changes; None where nothing changes.
+    rtt_ms: the round trip of the link. patience: how many times the time-out of peers they get
+    here. quick_scale: the size under --quick; None leaves it out.
     """
 
     name: str
@@ -70,6 +102,7 @@ class Item:
     peers: tuple[str, ...] = PEERS
     bars: tuple[Bar, ...] = ()
     audit: bool = True
+    change: Change | None = None
     patience: int = 1
     quick_scale: float | None = None
 
@@ -97,6 +130,22 @@ def _ratio(limit: float, *peers: str) -> Bar:
     return Bar("ratio", limit, peers)
 
 
+def _changed(change: Change, title: str, batches: tuple[Batch, ...], *bars: Bar) -> Item:
+    """The item named after a change of what was in sync, over 50 ms, skynet with --no-audit."""
+    return Item(
+        f"{change}-50",
+        f"{title}, 50 ms",
+        "changed",
+        batches,
+        50,
+        peers=("rsync",),
+        bars=bars,
+        audit=False,
+        change=change,
+        patience=3,
+    )
+
+
 SMALL = (Batch("small", 10_000, 4 * KIB, 4 * KIB),)
 LARGE = (Batch("large", 1, GIB, GIB, scales_in="size"),)
 HUGE = (Batch("huge", 1, 10 * GIB, 10 * GIB, scales_in="size"),)
@@ -106,6 +155,9 @@ MIXED = (
 )
 MANY = (Batch("many", 100_000, KIB, KIB),)
 MILLION = (Batch("tiny", 1_000_000, 64, 64),)
+DIRECTORY = (Batch("entry", 10_000, GIB // 10_000, GIB // 10_000, per_directory=10_000),)
+TWO_LARGE = (Batch("large", 2, GIB, GIB, scales_in="size"),)
+FIVE_DIRECTORIES = (Batch("cycled", 5, 20 * MIB, 20 * MIB, per_directory=1, scales_in="size"),)
 
 LISTERS = ("rsync", "rclone", "lftp")  # sftp sends everything anew each time
 BEST = ("rsync", "rclone", "sftp")
@@ -200,6 +252,50 @@ ITEMS = (
         peers=("rsync",),
         bars=(_ratio(1.3, "rsync"), Bar("memory", 500 * MIB)),
         patience=10,
+    ),
+    _changed(
+        "move-dir",
+        "a directory of 10,000 files, 1 GiB, renamed",
+        DIRECTORY,
+        Bar("content", 0),
+        Bar("renames", 1),
+        Bar("operations", 1),
+        Bar("requests", 12 + COMMIT_REQUESTS),
+    ),
+    _changed(
+        "move-edit",
+        "a directory of 10,000 files renamed, and in it 10 edited, 5 added, 5 removed",
+        DIRECTORY,
+        Bar("renames", 1),
+        Bar("operations", 21),
+    ),
+    _changed("swap", "two files of 1 GiB exchanged", TWO_LARGE, Bar("content", 0)),
+    _changed("cycle", "five directories exchanged", FIVE_DIRECTORIES, Bar("content", 0)),
+    _changed("copy", "one file of 1 GiB copied to a second name", LARGE, Bar("content", 0)),
+    _changed(
+        "front",
+        "one file of 1 GiB, 1 MiB inserted in front",
+        LARGE,
+        Bar("content", 1.25 * MIB),
+        _ratio(0.5, "rsync"),
+    ),
+    _changed("edits", "one file of 1 GiB, 100 edits of 4 KiB", LARGE, Bar("content", 8 * MIB)),
+    _changed(
+        "inserts",
+        "one file of 1 GiB, 10 insertions of 1,000 bytes",
+        LARGE,
+        Bar("content", 4 * MIB),
+    ),
+    _changed("append", "one file of 1 GiB, 64 MiB appended", LARGE, Bar("content", 65 * MIB)),
+    Item(
+        "plan-million",
+        "1,000,000 tiny files, 100,000 changes, plan --dry-run, no delay, skynet with --no-audit",
+        "plan",
+        MILLION,
+        peers=(),
+        bars=(Bar("seconds", 20), Bar("memory", 600 * MIB)),
+        audit=False,
+        change="scatter",
     ),
     Item(
         "resume",

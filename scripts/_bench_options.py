@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from _bench_items import ITEMS, PEERS, Item
+from _bench_items import COMMIT_REQUESTS, ITEMS, PEERS, Item
 
 DESCRIPTION = """\
 Time skynet beside rsync, rclone, sftp and lftp, each doing the same work in the same run.
@@ -30,10 +30,15 @@ what the columns say:
                  no larger than the bench's own and cannot be told apart from it
   on the wire    bytes both ways: counted in the proxy; without delay by the loopback interface,
                  with packet headers and with whatever else uses loopback meanwhile
-  requests       SFTP requests that skynet sent
+  content        bytes of files that skynet sent
+  operations     what it did to files and directories, or planned to do
+  requests       SFTP requests that skynet sent; recording them in the manifest, under the lease,
+                 takes {commit} of them
 
-rsync gets -a, and -W for one large file; rclone --sftp-disable-hashcheck and 16 transfers; sftp
-put -rp; lftp mirror -R. A peer that was stopped or failed has no further turn in that item.
+rsync gets -a, and -W for one large file, or --no-W --delete where a change is synced; rclone
+--sftp-disable-hashcheck and 16 transfers; sftp put -rp; lftp mirror -R. Before a change both sides
+are brought to the old state in each turn, which is not timed, and afterwards every byte is
+compared. A peer that was stopped or failed has no further turn in that item.
 
 It needs Linux, sshd and ssh-keygen, and a C compiler (cc) for the items with a delay. Temporary
 data, up to 20 GiB for the largest items, go below TMPDIR. The bench needs the machine
@@ -103,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description=DESCRIPTION,
-        epilog=EPILOG.format(items="\n".join(lines)),
+        epilog=EPILOG.format(items="\n".join(lines), commit=COMMIT_REQUESTS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

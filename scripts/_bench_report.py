@@ -15,9 +15,10 @@ Outcome = Literal["ok", "timeout", "failed"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One turn of one tool. memory and wire_bytes in bytes; None where unknown.
+    """One turn of one tool. memory, wire_bytes and sent_bytes in bytes; None where unknown.
 
     seconds: for a "timeout", when it was stopped. memory_is_bound: the true peak may be lower.
+    sent_bytes: content of files; it, renames, operations and requests are skynet's own figures.
     """
 
     tool: str
@@ -29,6 +30,9 @@ class Sample:
     memory_is_bound: bool = False
     wire_bytes: int | None = None
     requests: int | None = None
+    sent_bytes: int | None = None
+    renames: int | None = None
+    operations: int | None = None
     message: str = ""
 
 
@@ -96,7 +100,16 @@ def ratio(result: Result, peers: Sequence[str]) -> Ratio | None:
 # --- text
 
 
-HEADINGS = ("", "seconds", "skynet/peer", "memory", "on the wire", "requests")
+HEADINGS = (
+    "",
+    "seconds",
+    "skynet/peer",
+    "memory",
+    "on the wire",
+    "content",
+    "operations",
+    "requests",
+)
 
 
 def item_text(result: Result, is_full_size: bool) -> str:
@@ -129,6 +142,8 @@ def _row(result: Result, tool: str) -> list[str]:
         ratio_text(ratio(result, [tool])) if tool != SKYNET else "",
         _memory_text(samples),
         _median_text([each.wire_bytes for each in samples], bytes_text),
+        _median_text([each.sent_bytes for each in samples], bytes_text),
+        _median_text([each.operations for each in samples], "{:,.0f}".format),
         _median_text([each.requests for each in samples], "{:,.0f}".format),
     ]
 
@@ -177,20 +192,34 @@ def _median_text(figures: Sequence[int | None], show: Any) -> str:
 def bar_text(result: Result, bar: Bar) -> str:
     """The bar, what was reached, and whether that is enough."""
     figure = bar_figure(result, bar)
-    if bar.measure == "ratio":
-        asked = f"at most {bar.limit:g} of " + (
-            bar.peers[0] if len(bar.peers) == 1 else "the best of " + ", ".join(bar.peers)
-        )
-    elif bar.measure == "memory":
-        asked = f"at most {bytes_text(bar.limit)} of memory"
-    elif bar.measure == "sent":
-        asked = f"at most {bar.limit:g} of the data on the wire"
-    else:
-        asked = f"at most {bar.limit:g} s of processor time"
+    asked = f"at most {_asked(bar)}"
     if figure is None:
         return f"{asked}: not measured"
-    shown = bytes_text(figure) if bar.measure == "memory" else f"{figure:.3f}"
+    match bar.measure:
+        case "memory" | "content":
+            shown = bytes_text(figure)
+        case "renames" | "operations" | "requests":
+            shown = f"{figure:,.0f}"
+        case _:
+            shown = f"{figure:.3f}"
     return f"{asked}: {'met' if figure <= bar.limit else 'MISSED'}, {shown}"
+
+
+def _asked(bar: Bar) -> str:
+    match bar.measure:
+        case "ratio":
+            best = "" if len(bar.peers) == 1 else "the best of "
+            return f"{bar.limit:g} of {best}{', '.join(bar.peers)}"
+        case "seconds":
+            return f"{bar.limit:g} s"
+        case "cpu":
+            return f"{bar.limit:g} s of processor time"
+        case "sent":
+            return f"{bar.limit:g} of the data on the wire"
+        case "memory" | "content":
+            return f"{bytes_text(bar.limit)} of {bar.measure}"
+        case "renames" | "operations" | "requests":
+            return f"{bar.limit:,.0f} {bar.measure}"
 
 
 def bar_figure(result: Result, bar: Bar) -> float | None:
@@ -199,19 +228,38 @@ def bar_figure(result: Result, bar: Bar) -> float | None:
     The ratio to a peer that was stopped is a bound, which can meet a bar but not miss it.
     """
     samples = result.of(SKYNET)
-    if bar.measure == "ratio":
-        found = ratio(result, bar.peers)
-        if found is None or (found.is_bound and found.spread.median > bar.limit):
-            return None
-        return found.spread.median
-    if not samples:
-        return None
-    if bar.measure == "sent":
-        moved = [each.wire_bytes for each in samples if each.wire_bytes is not None]
-        return max(moved) / result.item.size if moved else None
-    if bar.measure == "memory":
-        return max(each.memory for each in samples)
-    return statistics.median(each.cpu_seconds for each in samples)
+    match bar.measure:
+        case "ratio":
+            found = ratio(result, bar.peers)
+            if found is None or (found.is_bound and found.spread.median > bar.limit):
+                return None
+            return found.spread.median
+        case "seconds":
+            return _middle([each.seconds for each in samples])
+        case "cpu":
+            return _middle([each.cpu_seconds for each in samples])
+        case "sent":
+            moved = _most([each.wire_bytes for each in samples])
+            return None if moved is None else moved / result.item.size
+        case "memory":
+            return _most([each.memory for each in samples])
+        case "content":
+            return _most([each.sent_bytes for each in samples])
+        case "renames":
+            return _most([each.renames for each in samples])
+        case "operations":
+            return _most([each.operations for each in samples])
+        case "requests":
+            return _most([each.requests for each in samples])
+
+
+def _middle(figures: Sequence[float]) -> float | None:
+    found = spread(figures)
+    return None if found is None else found.median
+
+
+def _most(figures: Sequence[int | None]) -> int | None:
+    return max((figure for figure in figures if figure is not None), default=None)
 
 
 # --- JSON

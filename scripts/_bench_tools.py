@@ -40,12 +40,16 @@ class Access(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One sync: the files of `source` shall be in `target`, a path on the server."""
+    """One sync: the files of `source` shall be in `target`, a path on the server.
+
+    is_update: an older state of them is there, and what is gone shall go there too.
+    """
 
     source: Path
     target: Path
     is_single_file: bool = False
     audit: bool = True
+    is_update: bool = False
 
 
 class Command(NamedTuple):
@@ -68,11 +72,12 @@ class Usage(NamedTuple):
 
 
 def rsync(access: Access, job: Job) -> Command:
-    """Archive mode; one large file is sent whole, as there is nothing to compare it with."""
+    """Archive mode; one large file is sent whole, unless there is something to compare it with."""
     shell = shlex.join(["ssh", "-p", str(access.port), *access.ssh_options])
+    update = ["--no-W", "--delete"] if job.is_update else []
     whole = ["-W"] if job.is_single_file else []
     target = f"{access.user}@{HOST}:{job.target}/"
-    return Command(["rsync", "-a", *whole, "-e", shell, f"{job.source}/", target])
+    return Command(["rsync", "-a", *update, *whole, "-e", shell, f"{job.source}/", target])
 
 
 def rclone(access: Access, job: Job) -> Command:
@@ -125,12 +130,22 @@ VERSION_WORDS = {
 
 def skynet(python: Path, state: Path, access: Access, job: Job) -> Command:
     """One cycle, reported as JSON. What skynet knows of the mirror is in `state`."""
+    return _skynet(python, ["sync", "--once"], state, access, job)
+
+
+def skynet_plan(python: Path, state: Path, access: Access, job: Job) -> Command:
+    """What that cycle would do, as JSON with every operation."""
+    return _skynet(python, ["plan", "--dry-run"], state, access, job)
+
+
+def _skynet(python: Path, doing: list[str], state: Path, access: Access, job: Job) -> Command:
     url = f"sftp://{quote(access.user)}@{HOST}:{access.port}{quote(os.fsencode(job.target))}"
     login = ["--identity", str(access.key), "--known-hosts", str(access.known_hosts)]
     mirror = ["--source", str(job.source), "--target", url, "--state-dir", str(state)]
     audit = "--audit" if job.audit else "--no-audit"
-    sync = [str(python), "-m", "skynet", "sync", "--once", "--json", audit]
-    return Command([*sync, *mirror, *login])
+    update = ["--complete-sync"] if job.is_update else []
+    words = [str(python), "-m", "skynet", *doing, "--json", audit, *update]
+    return Command([*words, *mirror, *login])
 
 
 def _quoted(text: Path | str) -> str:

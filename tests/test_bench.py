@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from _bench_chart import BARS_WIDTH, chart
 from _bench_data import ensure_data, require_same, tally, warm
-from _bench_items import ITEMS, MIB, PEERS, Bar, Batch, BenchError, Item
+from _bench_items import (
+    COMMIT_REQUESTS,
+    ITEMS,
+    MIB,
+    PEERS,
+    Bar,
+    Batch,
+    BenchError,
+    Change,
+    Item,
+)
 from _bench_options import parse_options
 from _bench_report import Outcome, Result, Sample, bar_text, item_text, ratio, result_json, table
-from _bench_tools import COMMANDS, Access, Job, skynet, tool_environment
+from _bench_tools import COMMANDS, Access, Job, skynet, skynet_plan, tool_environment
+
+from tests import test_request_counts
 
 ACCESS = Access("someone", 2222, Path("/keys/my key"), Path("/keys/known hosts"))
 JOB = Job(Path("/data/a b"), Path('/target/"x"'))
@@ -29,6 +42,13 @@ THREE_ROUNDS = (
     *(turn("skynet", 1, 1.0), turn("skynet", 2, 2.0), turn("skynet", 3, 3.0)),
     *(turn("rsync", 1, 2.0), turn("rsync", 2, 2.0), turn("rsync", 3, 2.0)),
     *(turn("rclone", 1, 4.0), turn("rclone", 2, 1.0), turn("rclone", 3, 6.0)),
+)
+COUNTED = Sample(
+    *("skynet", 1, "ok", 1.0, 1.0, MIB),
+    requests=30,
+    sent_bytes=2_000_000,
+    renames=1,
+    operations=21,
 )
 STOPPED = (turn("skynet", 1, 1.0), turn("skynet", 2, 3.0), turn("lftp", 1, 100.0, "timeout"))
 
@@ -102,6 +122,33 @@ def test_there_is_no_ratio_where_they_never_met(samples: tuple[Sample, ...]) -> 
 )
 def test_bar_says_whether_it_is_met(bar: Bar, said: str) -> None:
     assert said in bar_text(result(*THREE_ROUNDS), bar)
+
+
+@pytest.mark.parametrize(
+    ("bar", "said"),
+    [
+        (Bar("seconds", 1.0), "at most 1 s: met, 1.000"),
+        (Bar("seconds", 0.9), "at most 0.9 s: MISSED, 1.000"),
+        (Bar("content", 2_000_000), "at most 2.0 MB of content: met, 2.0 MB"),
+        (Bar("content", 0), "at most 0 B of content: MISSED, 2.0 MB"),
+        (Bar("renames", 1), "at most 1 renames: met, 1"),
+        (Bar("operations", 20), "at most 20 operations: MISSED, 21"),
+        (Bar("requests", 25), "at most 25 requests: MISSED, 30"),
+    ],
+)
+def test_bar_on_what_skynet_counts_says_whether_it_is_met(bar: Bar, said: str) -> None:
+    assert said in bar_text(result(COUNTED), bar)
+
+
+def test_what_no_run_has_counted_is_not_measured() -> None:
+    assert "not measured" in bar_text(result(*THREE_ROUNDS), Bar("content", 0))
+    assert "not measured" in bar_text(result(), Bar("seconds", 1))
+
+
+def test_the_requests_of_a_commit_are_those_that_a_cycle_makes() -> None:
+    counts = test_request_counts
+    commit = [*counts.TAKE_LEASE, *counts.CHECK_AGAIN, *counts.APPEND, *counts.END_LEASE]
+    assert len(commit) == COMMIT_REQUESTS
 
 
 def test_a_bound_can_meet_a_bar_but_not_miss_it() -> None:
@@ -250,6 +297,8 @@ def test_items_name_peers_that_exist_and_bars_that_can_be_judged() -> None:
     for item in ITEMS:
         assert set(item.peers) <= set(PEERS)
         assert all(set(bar.peers) <= set(item.peers) for bar in item.bars)
+        assert (item.change is not None) == (item.kind in ("changed", "plan"))
+    assert {item.change for item in ITEMS} - {None} == set(get_args(Change))
 
 
 # --- commands
@@ -278,6 +327,15 @@ def test_skynet_gets_a_quoted_url_and_audits_unless_told() -> None:
     assert "--audit" in words
     trusting = skynet(Path("/python"), Path("/state"), ACCESS, JOB._replace(audit=False)).words
     assert "--no-audit" in trusting
+
+
+def test_an_update_is_compared_and_removes_what_is_gone() -> None:
+    job = JOB._replace(is_update=True)
+    assert {"--no-W", "--delete"} <= set(COMMANDS["rsync"](ACCESS, job).words)
+    assert "--complete-sync" in skynet(Path("/python"), Path("/state"), ACCESS, job).words
+    words = skynet_plan(Path("/python"), Path("/state"), ACCESS, job).words
+    assert {"plan", "--dry-run", "--complete-sync"} <= set(words)
+    assert "--complete-sync" not in skynet(Path("/python"), Path("/state"), ACCESS, JOB).words
 
 
 def test_tools_see_nothing_of_the_users_settings() -> None:
