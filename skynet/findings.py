@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from skynet.tree import FILE, Entry
+from skynet.tree import FILE, Entry, Kind
 
 IDENTITY_SIZE = 36  # scan.identity: mtime, ctime, size and inode, 8 bytes each, and st_mode
 
@@ -50,6 +50,17 @@ def moved_key(identity: bytes) -> bytes:
 def content_of(entry: Entry) -> tuple[int, bytes]:
     """What a file's content is known by: size and xxh3-128."""
     return entry.size, entry.digest
+
+
+def is_retained(finding: Finding) -> bool:
+    """Whether the remote only keeps it since complete-sync is off."""
+    return finding.remote is not None and finding.remote.retained
+
+
+def kind_at(found: Mapping[bytes, Finding], path: bytes) -> Kind | None:
+    """What the remote holds there, None for nothing, and for what has no finding."""
+    finding = found.get(path)
+    return finding.remote.kind if finding is not None and finding.remote is not None else None
 
 
 def holds_ours(finding: Finding) -> bool:

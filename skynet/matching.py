@@ -11,7 +11,14 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from skynet.findings import Finding, content_of, has_other_content, holds_ours, moved_key
+from skynet.findings import (
+    Finding,
+    content_of,
+    has_other_content,
+    holds_ours,
+    is_retained,
+    moved_key,
+)
 from skynet.tree import DIR, FILE, Entry, name
 
 Content = tuple[int, bytes]  # size and xxh3-128
@@ -49,7 +56,7 @@ def match(
 
     retained: whether what is only retained may be taken away. can_copy: whether the server copies.
     """
-    sources = [f for f in findings if has_other_content(f) and (retained or not _is_retained(f))]
+    sources = [f for f in findings if has_other_content(f) and (retained or not is_retained(f))]
     wanting = [f for f in findings if _wants_content(f)]
     if not wanting:
         return Matches({}, {}, {})
@@ -59,10 +66,6 @@ def match(
     _drop_overwritten(renames)
     copies = _copies(wanting, sources, renames, holder)
     return Matches(renames, copies, _twins(wanting, renames, copies))
-
-
-def _is_retained(finding: Finding) -> bool:
-    return finding.remote is not None and finding.remote.retained
 
 
 def _wants_content(finding: Finding) -> bool:
@@ -231,6 +234,9 @@ def known_by_identity(findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings, with the digests of files that only have another name now."""
     findings = list(findings)
     originals = {moved_key(f.known): f for f in findings if moved_key(f.known) and holds_ours(f)}
+    if not originals:
+        yield from findings
+        return
     for f in findings:
         original = originals.get(moved_key(f.here))
         # A file that was not renamed must be the same in all respects to be taken for unread.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skynet.findings import Finding
+from skynet.findings import Finding, is_retained, kind_at
 from skynet.shuffle import natural, relocated
 from skynet.tree import DIR, Entry, ancestors, is_closed, name, order, parent
 
@@ -24,8 +24,11 @@ def moved_directories(
     is_doubtful(path): whether it is not known that nothing is at a local path that has no finding.
     retained: whether what is only retained on the remote may be moved.
     """
+    sources = {f.known: f for f in findings if _has_left(f) and (retained or not is_retained(f))}
+    if not sources:
+        return {}  # as in a first plan, however large
     found = {f.path: f for f in findings}
-    moves = _proposed(findings, found, retained=retained)
+    moves = _proposed(findings, found, sources)
     while True:
         wrong = {
             path for path, source in moves.items() if not _is_possible(path, source, moves, found)
@@ -38,12 +41,9 @@ def moved_directories(
 
 
 def _proposed(
-    findings: Sequence[Finding], found: dict[bytes, Finding], *, retained: bool
+    findings: Sequence[Finding], found: dict[bytes, Finding], sources: dict[bytes, Finding]
 ) -> dict[bytes, bytes]:
     """What identities say, but for directories that hold what is not skynet's to move."""
-    sources = {f.known: f for f in findings if _has_left(f) and (retained or not _is_retained(f))}
-    if not sources:
-        return {}
     paths = {f.path for f in sources.values()}
     not_ours = {above for f in findings if f.foreign for above in (f.path, *ancestors(f.path))}
     inside = _names_inside(findings, paths)
@@ -66,10 +66,6 @@ def _has_left(finding: Finding) -> bool:
     if remote is None or remote.kind != DIR or finding.foreign or not finding.known:
         return False
     return local is None or local.kind != DIR or finding.here != finding.known
-
-
-def _is_retained(finding: Finding) -> bool:
-    return finding.remote is not None and finding.remote.retained
 
 
 def _names_inside(
@@ -99,17 +95,11 @@ def _is_possible(
     there = natural(moves, path)
     if there == source:
         return True
-    kind = _kind_at(there, found)
+    kind = kind_at(found, there)
     if kind is not None and (kind != DIR or there not in moves.values()):
         return False
     above = [directory for directory in ancestors(path) if directory not in moves]
-    return all(_kind_at(natural(moves, directory), found) in (None, DIR) for directory in above)
-
-
-def _kind_at(path: bytes, found: dict[bytes, Finding]) -> str | None:
-    """What the remote holds there, None for nothing, and for what has no finding."""
-    finding = found.get(path)
-    return finding.remote.kind if finding is not None and finding.remote is not None else None
+    return all(kind_at(found, natural(moves, directory)) in (None, DIR) for directory in above)
 
 
 def _with_doubts(

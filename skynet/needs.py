@@ -28,24 +28,39 @@ def changed_directories(op: Op) -> tuple[bytes, ...]:
 def needs_of(ops: Sequence[Op]) -> list[tuple[int, ...]]:
     """For each operation the earlier ones that must be done first."""
     sources = {op.source for op in ops if isinstance(op, Copy)}
-    order = _Order({path for op in ops for path in _wholes(op)}, sources)
+    order = _Order(_filled_before(ops), sources)
     return [order.add(index, op) for index, op in enumerate(ops)]
+
+
+def _filled_before(ops: Sequence[Op]) -> set[bytes]:
+    """The directories that an operation is about as such after others were about their inside."""
+    filled: set[bytes] = set()
+    found: set[bytes] = set()
+    for op in ops:
+        found.update(path for path in _wholes(op) if path in filled)
+        for path in _touched(op):
+            for above in ancestors(path):
+                if above in filled:
+                    break  # and so are those above it
+                filled.add(above)
+    return found
 
 
 class _Order:
     """What each path was last about.
 
-    wholes: directories that some operation is about as such. sources: files that are copied.
+    filled: directories of which it matters what is about their inside (`_filled_before`). sources:
+    files that are copied.
     """
 
-    def __init__(self, wholes: set[bytes], sources: set[bytes]) -> None:
-        self._wholes = wholes
+    def __init__(self, filled: set[bytes], sources: set[bytes]) -> None:
+        self._filled = filled
         self._sources = sources
         self._last: dict[bytes, int] = {}  # path -> what changed it last
         self._read: dict[bytes, list[int]] = defaultdict(list)  # path -> who has read it since
         self._inside: dict[bytes, list[int]] = defaultdict(
             list
-        )  # whole -> what is about its inside
+        )  # filled -> what is about its inside
         self._above: dict[bytes, tuple[int, ...]] = {}  # directory -> what its inside waits for
 
     def add(self, index: int, op: Op) -> tuple[int, ...]:
@@ -58,7 +73,7 @@ class _Order:
         needed: set[int] = set()
         for path in _touched(op):
             needed.update(self._waits_inside(parent(path)))
-            needed.update(self._inside.get(path, ()) if path in self._wholes else ())
+            needed.update(self._inside.get(path, ()))
             if path in self._last:
                 needed.add(self._last[path])
             if not isinstance(op, Copy) or path == op.path:
@@ -91,9 +106,9 @@ class _Order:
                 self._above.clear()
 
     def _note_inside(self, index: int, path: bytes) -> None:
-        if self._wholes:
+        if self._filled:
             for above in ancestors(path):
-                if above in self._wholes:
+                if above in self._filled:
                     self._inside[above].append(index)
 
 

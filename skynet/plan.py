@@ -139,7 +139,7 @@ class _Draft:
                 self._decide_file(finding, finding.local)
 
     def finish(self) -> Plan:
-        if self.policy.keeps_modes:
+        if self.policy.keeps_modes and any(is_closed(f.remote) for f in self.findings):
             self.openings, closings = open_and_close(
                 self.findings, self._ordered(), complete_sync=self.policy.complete_sync
             )

@@ -24,8 +24,8 @@ from skynet.tree import DIR, ancestors
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
-    """What there is on this side to plan with."""
+class Tools:
+    """What plans are made with, on this side."""
 
     root: Root
     index: Index
@@ -33,12 +33,12 @@ class Here:
     rules: Rules
 
 
-def plan_for(found: Survey, here: Here, policy: Policy, read_back: Remote | None) -> Plan:
+def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | None) -> Plan:
     """The plan. `found` gets the findings as they are once the directories have moved.
 
     read_back: where foreign files are read to compare them, or None.
     """
-    doubts = _doubts(found.problems, here.rules)
+    doubts = _doubts(found.problems, tools.rules)
     moves = moved_directories(found.findings, doubts, retained=policy.complete_sync)
     first = [*_told_again(found), *relocations(found.findings, moves)]
     if moves:
@@ -46,12 +46,12 @@ def plan_for(found: Survey, here: Here, policy: Policy, read_back: Remote | None
         found.findings = after_moves(found.findings, moves, made)
     _settle_directories(found, first)
     found.findings = list(known_by_identity(found.findings))
-    reader = Reader(here.root)
+    reader = Reader(tools.root)
     if policy.can_copy:
-        reader = Reader(here.root, here.signatures.get, here.index.holds_size)
+        reader = Reader(tools.root, tools.signatures.get, tools.index.holds_size)
     found.findings = decide_contents(found, reader, read_back)
     sends = {path: delta.sent for path, delta in found.deltas.items()}
-    holder = _holder(found.findings, moves, here.index)
+    holder = _holder(found.findings, moves, tools.index)
     return make_plan(found.findings, policy, Known(first, holder, sends))
 
 

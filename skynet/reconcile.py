@@ -33,7 +33,7 @@ from skynet.ledger import Ledger, origin_of
 from skynet.monitor import Notice, Stage
 from skynet.ops import Copy, Delete, Plan, Record, Rename, Rmdir, SetMeta, Upload, effect
 from skynet.plan import Policy
-from skynet.planning import Here, plan_for
+from skynet.planning import Tools, plan_for
 from skynet.preview import weigh_moved
 from skynet.remote import Outcome, Remote, Site, Trash
 from skynet.rules import Rules, is_parked
@@ -130,8 +130,8 @@ class _Cycle:
         found = self._survey()
         self.around.monitor(Stage("reading what may have moved or changed"))
         read_back = self.remote if self.request.adopt == "content" else None
-        here = Here(self.root, self.ledger.index, self.signatures, self.rules)
-        plan = plan_for(found, here, self._policy(), read_back)
+        tools = Tools(self.root, self.ledger.index, self.signatures, self.rules)
+        plan = plan_for(found, tools, self._policy(), read_back)
         found.findings = [finding for finding in found.findings if finding.stale]  # for _own_up
         return self._carry_out(found, plan)
 

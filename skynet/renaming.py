@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from skynet.findings import Finding
+from skynet.findings import Finding, kind_at
 from skynet.ops import Mkdir, Op, Rename
 from skynet.shuffle import Shuffle, Step, natural, relocated
-from skynet.tree import DIR, FILE, LINK, OWNER_ACCESS, Entry, Kind, is_below, is_closed, order
+from skynet.tree import DIR, FILE, LINK, OWNER_ACCESS, Entry, is_below, is_closed, order
 
 
 def relocations(findings: Sequence[Finding], moves: Mapping[bytes, bytes]) -> list[Op]:
@@ -21,7 +21,7 @@ def relocations(findings: Sequence[Finding], moves: Mapping[bytes, bytes]) -> li
 
     def comes_along(path: bytes) -> bool:
         there = natural(moves, path)
-        return _kind_at(found, there) == DIR and relocated(goes_to, there) == path
+        return kind_at(found, there) == DIR and relocated(goes_to, there) == path
 
     missing = {
         f.path: opened(f.local)
@@ -32,7 +32,7 @@ def relocations(findings: Sequence[Finding], moves: Mapping[bytes, bytes]) -> li
 
     def occupant(path: bytes) -> bytes | None:
         there = natural(moves, path)
-        return there if _kind_at(found, there) == DIR else None
+        return there if kind_at(found, there) == DIR else None
 
     shuffle = Shuffle(moves, missing, occupant)
     for path in sorted(moves, key=order):
@@ -62,7 +62,7 @@ def renames(
     missing = {op.path: op for op in mkdirs}
 
     def occupant(path: bytes) -> bytes | None:
-        return path if _kind_at(found, path) == FILE else None
+        return path if kind_at(found, path) == FILE else None
 
     shuffle = Shuffle(moves, missing, occupant, closed=cleared)
     targets = sorted(moves, key=order)
@@ -88,13 +88,8 @@ def _rename(step: Step, found: Mapping[bytes, Finding], leaving: set[bytes]) -> 
     there = found.get(step.path)
     replaces = None
     if there is not None and not there.foreign and there.path not in leaving:
-        replaces = there.remote if _kind_at(found, step.path) in (FILE, LINK) else None
+        replaces = there.remote if kind_at(found, step.path) in (FILE, LINK) else None
     return Rename(step.path, step.source, _entry(found, step.origin), replaces)
-
-
-def _kind_at(found: Mapping[bytes, Finding], path: bytes) -> Kind | None:
-    finding = found.get(path)
-    return finding.remote.kind if finding is not None and finding.remote is not None else None
 
 
 def _entry(found: Mapping[bytes, Finding], path: bytes) -> Entry:

@@ -123,6 +123,7 @@ class _Walk:
         self._scope = scope
         self._now_ns = now_ns
         self._kept: set[bytes] = set()
+        self._is_first = index.head is None  # then nothing can have moved
         self.found = Survey()
 
     def visit(self, place: _Place) -> list[_Place]:
@@ -234,7 +235,9 @@ class _Walk:
                 self.found.problems.append(unreadable(path, error))
                 return None
         blocked = place.blocked or (local_kind is not None and local_kind != DIR)
-        here = b"" if known is None else standing(known) if local_kind == DIR else known
+        here = b""
+        if known is not None and not self._is_first:
+            here = standing(known) if local_kind == DIR else known
         identities = here, row[0] if row is not None else STAT_UNKNOWN
         whole = place.whole or (is_dir and _is_another(*identities))
         self._find(path, (local, synced, seen), identities, blocked=blocked, whole=whole)

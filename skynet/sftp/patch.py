@@ -36,7 +36,15 @@ from skynet.sftp.replies import (
     expect_ok,
     is_status,
 )
-from skynet.sftp.upload import LANES, Placement, Tracks, Uploaded, finish_temp, publish
+from skynet.sftp.upload import (
+    LANES,
+    Placement,
+    Tracks,
+    Uploaded,
+    finish_temp,
+    open_when_free,
+    publish,
+)
 from skynet.sftp.wire import Attrs, Request
 
 T = TypeVar("T")
@@ -184,7 +192,8 @@ def _make(
     try:
         _expect_original(found, original)
         if place.breadth != "wide":
-            handles.append((yield from _open(wire.open_file(original.path, wire.READ_ONLY))))
+            opening = wire.open_file(original.path, wire.READ_ONLY)
+            handles.append(expect_handle((yield from open_when_free(opening))))
         result = yield from fill(handles)
         if digest:
             yield from _expect_content(place.temp, size, capabilities.max_read, digest)
@@ -212,16 +221,8 @@ def _open_temp(place: Placement, original: Original) -> Conversation[tuple[Reply
     opening = wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))
     found, reply = yield [wire.lstat(original.path), opening]
     if is_status(reply, FAILURE) and not (yield CROWDED):
-        return found, (yield from _open(opening))
+        reply = yield from open_when_free(opening)
     return found, expect_handle(reply)
-
-
-def _open(opening: Request) -> Conversation[bytes]:
-    """The handle of a file; when too many are open, as soon as another is closed."""
-    (reply,) = yield [opening]
-    while is_status(reply, FAILURE) and not (yield CROWDED):
-        (reply,) = yield [opening]
-    return expect_handle(reply)
 
 
 def _expect_original(found: Reply, original: Original) -> None:
@@ -292,7 +293,7 @@ def _expect_done(reply: Reply, part: Part) -> None:
 
 def _expect_content(path: bytes, size: int, length: int, digest: bytes) -> Conversation[None]:
     """Read a file of `size` bytes, `length` at once. RequestError if its digest is not this."""
-    handle = yield from _open(wire.open_file(path, wire.READ_ONLY))
+    handle = expect_handle((yield from open_when_free(wire.open_file(path, wire.READ_ONLY))))
     try:
         found = yield from _digest(handle, size, length)
     except Exception:

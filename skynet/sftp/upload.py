@@ -173,10 +173,15 @@ def _open_temp(place: Placement, begun: Begun | None) -> Conversation[bytes]:
     if begun is not None:
         return (yield from open_again(place.temp, begun))
     opening = wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))
+    return _expect_temp((yield from open_when_free(opening)))
+
+
+def open_when_free(opening: wire.Request) -> Conversation[Reply]:
+    """What the server answers; when too many files are open, as soon as another is closed."""
     (reply,) = yield [opening]
     while is_status(reply, FAILURE) and not (yield CROWDED):
         (reply,) = yield [opening]
-    return _expect_temp(reply)
+    return reply
 
 
 def _expect_temp(reply: Reply) -> bytes:
