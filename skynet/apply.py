@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from skynet.delta import Delta
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
-from skynet.journal import Journal
+from skynet.intents import Intents
 from skynet.monitor import Monitor, Progress
 from skynet.ops import Copy, Delete, Op, Patch, Plan, Rename, Rmdir, Upload, step, tally
 from skynet.remote import Outcome, Remote
@@ -45,7 +45,7 @@ def apply(
     root: Root,
     *,
     get_ready: Callable[[], None],
-    journal: Journal,
+    intents: Intents,
     commit: Commit,
     beat: Callable[[], None],
     clock: Callable[[], float],
@@ -56,10 +56,10 @@ def apply(
 
     `get_ready` is called once, when the first operations are under way: what `commit` needs is made
     ready meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
-    an error is committed where the remote still allows it. Large uploads go on from what `journal`
+    an error is committed where the remote still allows it. Large uploads go on from what `intents`
     has of them. deltas: of what is patched, by path.
     """
-    run = _Run(plan, remote, root, journal, get_ready, commit, clock, monitor, deltas or {})
+    run = _Run(plan, remote, root, intents, get_ready, commit, clock, monitor, deltas or {})
     try:
         run.begin_ready()
         first = remote.wait(0)
@@ -86,7 +86,7 @@ class _Run:
         plan: Plan,
         remote: Remote,
         root: Root,
-        journal: Journal,
+        intents: Intents,
         get_ready: Callable[[], None],
         commit: Commit,
         clock: Callable[[], float],
@@ -96,7 +96,7 @@ class _Run:
         self._plan = plan
         self._remote = remote
         self._root = root
-        self._journal = journal
+        self._intents = intents
         self._get_ready = get_ready
         self._commit = commit
         self._clock = clock
@@ -158,7 +158,7 @@ class _Run:
             self._remote.submit(op)
             return
         path, entry = op.path, op.entry
-        intent = self._journal.intents().get(path) if isinstance(op, Upload) else None
+        intent = self._intents.noted().get(path) if isinstance(op, Upload) else None
         delta = self._deltas.get(path) if isinstance(op, Patch) else None
         self._remote.submit(op, lambda: self._root.open(path, entry), intent, delta)
 
@@ -171,7 +171,7 @@ class _Run:
             if outcome.error is None:
                 self._succeed(index, outcome)
             elif problem is not None:
-                self._journal.forget([outcome.op.path])  # its temporary file is gone as well
+                self._intents.forget([outcome.op.path])  # its temporary file is gone as well
                 self._fail(index, problem)
             else:
                 fatal = fatal or outcome.error
@@ -228,15 +228,15 @@ class _Run:
             self._can_commit = False
             self._commit(self._uncommitted)
             self._can_commit = True
-            self._journal.forget(outcome.op.path for outcome in self._uncommitted)
+            self._intents.forget(outcome.op.path for outcome in self._uncommitted)
             self._uncommitted = []
             self._is_urgent = False
         self._committed_at = self._clock()
 
     def note_if_due(self) -> None:
-        """Let the journal know how far large uploads are."""
+        """Note how far large uploads are."""
         if self._clock() - self._noted_at >= NOTE_SECONDS:
-            self._journal.note(self._remote.unfinished())
+            self._intents.note(self._remote.unfinished())
             self._noted_at = self._clock()
 
     def salvage(self) -> None:
@@ -244,7 +244,7 @@ class _Run:
 
         Not after one of recording itself: the manifest has to be read again first.
         """
-        self._journal.note(self._remote.unfinished())
+        self._intents.note(self._remote.unfinished())
         if not self._can_commit:
             return
         for outcome in self._remote.wait(0):

@@ -27,7 +27,7 @@ from skynet.cycle import Outcomes, Report, Request, Surroundings
 from skynet.errors import Problem
 from skynet.guard import Circumstances, Hazard, hazards
 from skynet.index import STAT_UNKNOWN, Index, IndexDamaged
-from skynet.journal import Journal
+from skynet.intents import Intents
 from skynet.lease import Lease
 from skynet.ledger import Ledger, origin_of
 from skynet.monitor import Notice, Stage
@@ -45,14 +45,14 @@ from skynet.survey import Scope, Survey, survey
 from skynet.tree import DIR, Entry, Kind, ancestors, join
 
 INDEX_FILE = "index.sqlite"
-JOURNAL = "journal"
+INTENTS = "intents"
 SIGNATURES = "signatures"
 
 
 class _Hints(NamedTuple):
     """What is kept here from one cycle to the next, beside the index; it may be lost."""
 
-    journal: Journal
+    intents: Intents
     signatures: Signatures
 
 
@@ -70,10 +70,10 @@ def run_cycle(
             make_private(state)
             stack.enter_context(locked(state))
         file = state / INDEX_FILE
-        journal = Journal(state / JOURNAL, around.monitor)
-        stack.callback(journal.close)
+        intents = Intents(state / INTENTS, around.monitor)
+        stack.callback(intents.close)
         signatures = Signatures.open(state / SIGNATURES, around.monitor)
-        hints = _Hints(journal, stack.enter_context(signatures))
+        hints = _Hints(intents, stack.enter_context(signatures))
         try:
             return _run_with(file, hints, mirror, root, connect, request, around)
         except IndexDamaged as damage:
@@ -113,7 +113,7 @@ class _Cycle:
     ) -> None:
         self.mirror = mirror
         self.root = root
-        self.journal, self.signatures = hints
+        self.intents, self.signatures = hints
         self.remote = remote
         self.request = request
         self.around = around
@@ -283,7 +283,7 @@ class _Cycle:
                 plan,
                 self.remote,
                 self.root,
-                journal=self.journal,
+                intents=self.intents,
                 deltas=deltas_of(plan, self.root, self.signatures, found.deltas),
                 get_ready=lambda: self.ledger.begin(lease.beat),
                 commit=lambda batch: self._commit(batch, found, lease),
@@ -300,7 +300,7 @@ class _Cycle:
 
         Whether they still hold is seen when the upload begins.
         """
-        intents = dict(self.journal.intents())
+        intents = dict(self.intents.noted())
         going_on = []
         for op in plan.ops if intents else ():
             intent = intents.get(op.path)
@@ -308,7 +308,7 @@ class _Cycle:
                 going_on.append(intents.pop(op.path).temp)
         for intent in intents.values():
             self.remote.remove(intent.temp)
-        self.journal.forget(intents)
+        self.intents.forget(intents)
         return going_on
 
     def _leads_where_recorded(self, plan: Plan) -> bool:

@@ -22,7 +22,7 @@ from skynet.errors import (
     SourceError,
     TornRead,
 )
-from skynet.journal import Journal
+from skynet.intents import Intents
 from skynet.monitor import Event, Progress
 from skynet.ops import (
     Delete,
@@ -70,7 +70,7 @@ class Bench:
             self.plan,
             self.remote,
             self.root,
-            journal=Journal(Path("no such directory"), self.events.append),
+            intents=Intents(Path("no such directory"), self.events.append),
             get_ready=lambda: None,
             commit=self.commit,
             beat=self.beat,

@@ -10,7 +10,7 @@ import pytest
 from skynet.apply import Applied, apply
 from skynet.delta import Delta
 from skynet.errors import TornRead
-from skynet.journal import Journal
+from skynet.intents import Intents
 from skynet.monitor import Event, Progress
 from skynet.ops import Copy, Op, Patch, Plan, Rename, Upload, effect
 from skynet.remote import Outcome
@@ -57,7 +57,7 @@ class Bench:
             Plan(ops, [()] * len(ops)),
             self.remote,
             Local(local),
-            journal=Journal(Path("no such directory"), self.events.append),
+            intents=Intents(Path("no such directory"), self.events.append),
             get_ready=lambda: None,
             commit=self.outcomes.extend,
             beat=lambda: None,

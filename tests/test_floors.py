@@ -30,7 +30,7 @@ HOUSE = """
     survey
     parked
     apply | lease | ledger | audit | stale
-    scan | watch | journal | index | state | signatures
+    scan | watch | journal | intents | index | state | signatures
     manifest | planfile
     manifest_codec
     remote
@@ -105,7 +105,7 @@ FOREIGN = {
             "reconcile",
         ),
         *("lease", "ledger", "remote.verbs", "remote.send", "remote.copies"),
-        *("index", "journal", "manifest", "manifest_codec", "planfile", "saved"),
+        *("index", "intents", "journal", "manifest", "manifest_codec", "planfile", "saved"),
     },
     "numpy": {"rolling"},
     "paramiko": {"sftp.library"},

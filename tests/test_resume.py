@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skynet.errors import LinkLost
-from skynet.journal import Journal
+from skynet.intents import Intents
 from skynet.monitor import Event, Progress
-from skynet.reconcile import JOURNAL
+from skynet.reconcile import INTENTS
 from skynet.scan import digest_of
 from skynet.sftp import wire
 from skynet.sftp.pieces import NOTHING, Mark, Piece, Pieces, Trail
@@ -183,14 +183,14 @@ def stall_after(world: World, number: int) -> None:
 DIES = """
 import os, signal
 from skynet import apply, cli
-from skynet.journal import Journal
+from skynet.intents import Intents
 apply.NOTE_SECONDS, apply.WAIT_SECONDS = 0.0, 0.001
-note = Journal.note
+note = Intents.note
 def note_and_die(self, intents):
     note(self, intents)
-    if self.intents():
+    if self.noted():
         os.kill(os.getpid(), signal.SIGKILL)
-Journal.note = note_and_die
+Intents.note = note_and_die
 cli.main()
 """
 
@@ -211,10 +211,10 @@ def test_a_killed_skynet_goes_on_against_a_real_server(tmp_path: Path) -> None:
             check=False,
         )
         assert died.returncode == -signal.SIGKILL, died.stderr
-        (state,) = (tmp_path / "state").glob(f"*/{JOURNAL}")
-        journal = Journal(state, lambda event: None)
-        noted = journal.intents()[b"video"].length
-        journal.close()
+        (state,) = (tmp_path / "state").glob(f"*/{INTENTS}")
+        intents = Intents(state, lambda event: None)
+        noted = intents.noted()[b"video"].length
+        intents.close()
         done = site.sync("--json", "--state-dir", tmp_path / "state")
         assert done.json["outcome"] == "changed"
         assert done.json["sent_bytes"] <= size - noted + 100  # and the two small files

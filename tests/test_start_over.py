@@ -19,8 +19,8 @@ from tests.support.breaks import (
     cut,
     finish,
     intents,
+    intents_of,
     is_content,
-    journal_of,
     make_world,
     rewrite,
     small_files_are_large,
@@ -124,19 +124,19 @@ def test_a_server_that_refuses_to_go_on_gets_it_all(world: World, kind: str) -> 
     world.check()
 
 
-def test_a_lost_journal_costs_the_whole_file(world: World) -> None:
+def test_lost_intents_cost_the_whole_file(world: World) -> None:
     cut(world, 60)
     world.lose_state()
     assert finish(world).counts["resumed"] == 0
 
 
-def test_a_damaged_journal_costs_the_whole_file_and_a_notice(world: World) -> None:
+def test_damaged_intents_cost_the_whole_file_and_a_notice(world: World) -> None:
     cut(world, 60)
-    for file in journal_of(world)._directory.iterdir():
+    for file in intents_of(world)._directory.iterdir():
         file.write_bytes(b"rubbish" * 1000)
     report = world.sync()
     codes = [event.code for event in world.events if isinstance(event, Notice)]
-    assert "journal-damaged" in codes
+    assert "intents-damaged" in codes
     assert report.outcome == "changed"
     assert report.counts["resumed"] == 0
     world.check()
@@ -199,7 +199,7 @@ def test_a_dry_run_writes_nothing(world: World) -> None:
     assert frozen(world.base) == before
 
 
-def test_small_files_need_no_journal(world: World) -> None:
+def test_small_files_need_no_intents(world: World) -> None:
     world.put({os.fsdecode(PATH): b"small"})
     world.sync()
-    assert not journal_of(world)._directory.exists()
+    assert not intents_of(world)._directory.exists()

@@ -12,8 +12,8 @@ import pytest
 
 from skynet.cycle import Report
 from skynet.errors import LinkLost
-from skynet.journal import Journal
-from skynet.reconcile import JOURNAL
+from skynet.intents import Intents
+from skynet.reconcile import INTENTS
 from skynet.remote import Intent, send
 from skynet.sftp import resume
 from skynet.sftp.upload import LANES
@@ -75,18 +75,18 @@ def cut(world: World, after: int, act: Act = Act.CUT_BEFORE, **options: bool) ->
     return sent(world)
 
 
-def journal_of(world: World) -> Journal:
+def intents_of(world: World) -> Intents:
     mirror = world.mirror()
     state = directory_for(mirror.state_dir, mirror.source, str(mirror.target))
-    return Journal(state / JOURNAL, world.events.append)
+    return Intents(state / INTENTS, world.events.append)
 
 
 def intents(world: World) -> dict[bytes, Intent]:
-    journal = journal_of(world)
+    intents = intents_of(world)
     try:
-        return dict(journal.intents())
+        return dict(intents.noted())
     finally:
-        journal.close()
+        intents.close()
 
 
 def temp_of(world: World) -> Path:
@@ -109,6 +109,6 @@ def finish(world: World, **options: bool) -> Report:
 
 
 def rewrite(world: World, change: Callable[[Intent], Intent]) -> None:
-    journal = journal_of(world)
-    journal.note({path: change(intent) for path, intent in journal.intents().items()})
-    journal.close()
+    intents = intents_of(world)
+    intents.note({path: change(intent) for path, intent in intents.noted().items()})
+    intents.close()

@@ -1,4 +1,4 @@
-"""The journal: what it keeps, and that nothing that is put in its place does any harm."""
+"""The intents: what is kept, and that nothing that is put in their place does any harm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from skynet import hints
 from skynet.hints import MAX_FAILURES
-from skynet.journal import MAX_BYTES, MAX_DATABASE, MAX_INTENTS, Journal
+from skynet.intents import MAX_BYTES, MAX_DATABASE, MAX_INTENTS, Intents
 from skynet.monitor import Event, Notice
 from skynet.remote import Intent
 from skynet.remote.verbs import is_temp
@@ -28,21 +28,21 @@ KEY = b"intent d/video"
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
+    return tmp_path / "intents"
 
 
 class Opened:
-    """Journals in one directory, one after another, and what they had to tell."""
+    """Intents in one directory, one after another, and what they had to tell."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.events: list[Event] = []
-        self.journal = Journal(directory, self.events.append)
+        self.intents = Intents(directory, self.events.append)
 
-    def again(self) -> Journal:
-        self.journal.close()
-        self.journal = Journal(self.directory, self.events.append)
-        return self.journal
+    def again(self) -> Intents:
+        self.intents.close()
+        self.intents = Intents(self.directory, self.events.append)
+        return self.intents
 
     @property
     def notices(self) -> list[str]:
@@ -53,46 +53,46 @@ class Opened:
 def opened(directory: Path) -> Iterator[Opened]:
     opened = Opened(directory)
     yield opened
-    opened.journal.close()
+    opened.intents.close()
 
 
 def test_intents_are_kept_replaced_and_forgotten(opened: Opened) -> None:
     further = msgspec.structs.replace(INTENT, length=700)
     other = msgspec.structs.replace(INTENT, temp=b"tmp/7/a0-2")
-    opened.journal.note({b"d/video": INTENT, b"\xff\n": other})
-    assert opened.again().intents() == {b"d/video": INTENT, b"\xff\n": other}
-    opened.journal.note({b"d/video": further})
-    assert opened.again().intents() == {b"d/video": further, b"\xff\n": other}
-    opened.journal.forget([b"\xff\n", b"never known"])
-    assert opened.again().intents() == {b"d/video": further}
+    opened.intents.note({b"d/video": INTENT, b"\xff\n": other})
+    assert opened.again().noted() == {b"d/video": INTENT, b"\xff\n": other}
+    opened.intents.note({b"d/video": further})
+    assert opened.again().noted() == {b"d/video": further, b"\xff\n": other}
+    opened.intents.forget([b"\xff\n", b"never known"])
+    assert opened.again().noted() == {b"d/video": further}
     assert opened.notices == []
 
 
 def test_nothing_is_made_until_there_is_something_to_keep(opened: Opened) -> None:
-    assert opened.journal.intents() == {}
-    opened.journal.note({})
-    opened.journal.forget([b"a"])
+    assert opened.intents.noted() == {}
+    opened.intents.note({})
+    opened.intents.forget([b"a"])
     assert not opened.directory.exists()
 
 
 def test_what_is_known_is_not_written_again(opened: Opened) -> None:
-    opened.journal.note({b"a": INTENT})
+    opened.intents.note({b"a": INTENT})
     database = opened.directory / "cache.db-wal"
     before = database.read_bytes()
-    opened.journal.note({b"a": INTENT})
-    opened.journal.forget([b"b"])
+    opened.intents.note({b"a": INTENT})
+    opened.intents.forget([b"b"])
     assert database.read_bytes() == before
 
 
 def test_a_name_too_long_for_a_key_is_not_noted(opened: Opened) -> None:
-    opened.journal.note({b"x" * MAX_BYTES: INTENT, b"a": INTENT})
-    assert opened.again().intents() == {b"a": INTENT}
+    opened.intents.note({b"x" * MAX_BYTES: INTENT, b"a": INTENT})
+    assert opened.again().noted() == {b"a": INTENT}
     assert opened.notices == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_only_its_owner_can_read_it(opened: Opened) -> None:
-    opened.journal.note({b"a": INTENT})
+    opened.intents.note({b"a": INTENT})
     assert stat.S_IMODE(opened.directory.stat().st_mode) == 0o700
 
 
@@ -200,36 +200,36 @@ DAMAGES = {
 @pytest.mark.skipif(sys.platform == "win32", reason="it cannot be removed while it is open")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_wrong_with_it_is_begun_anew(opened: Opened, damage: str) -> None:
-    opened.journal.note({KEY.removeprefix(b"intent "): INTENT})
-    opened.journal.close()
+    opened.intents.note({KEY.removeprefix(b"intent "): INTENT})
+    opened.intents.close()
     DAMAGES[damage](opened.directory)
-    assert opened.again().intents() == {}
-    assert opened.notices == ["journal-damaged"]
-    opened.journal.note({b"a": INTENT})
-    assert opened.again().intents() == {b"a": INTENT}
-    assert opened.notices == ["journal-damaged"]
+    assert opened.again().noted() == {}
+    assert opened.notices == ["intents-damaged"]
+    opened.intents.note({b"a": INTENT})
+    assert opened.again().noted() == {b"a": INTENT}
+    assert opened.notices == ["intents-damaged"]
     assert not (opened.directory.parent / "harm").exists()
-    assert [path.name for path in opened.directory.parent.iterdir()] == ["journal"]
+    assert [path.name for path in opened.directory.parent.iterdir()] == ["intents"]
 
 
 def test_a_file_that_a_row_names_is_not_removed(opened: Opened) -> None:
     """Nor by replacing the row: diskcache would remove whatever it names."""
     treasure = opened.directory.parent / "treasure"
     treasure.write_bytes(b"gold")
-    opened.journal.note({b"a": INTENT})
+    opened.intents.note({b"a": INTENT})
     execute(opened.directory, "UPDATE Cache SET filename = ?", "../treasure")
-    opened.journal.note({b"a": msgspec.structs.replace(INTENT, length=600)})
+    opened.intents.note({b"a": msgspec.structs.replace(INTENT, length=600)})
     assert treasure.read_bytes() == b"gold"
-    assert opened.notices == ["journal-damaged"]
+    assert opened.notices == ["intents-damaged"]
 
 
 def test_a_link_in_its_place_is_removed_and_not_followed(opened: Opened) -> None:
     elsewhere = opened.directory.parent / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     opened.directory.symlink_to(elsewhere)
-    assert opened.journal.intents() == {}
-    opened.journal.note({b"a": INTENT})
-    assert opened.again().intents() == {b"a": INTENT}
+    assert opened.intents.noted() == {}
+    opened.intents.note({b"a": INTENT})
+    assert opened.again().noted() == {b"a": INTENT}
     assert list(elsewhere.iterdir()) == []
 
 
@@ -244,20 +244,20 @@ def test_what_cannot_be_kept_is_told_and_not_tried_for_ever(
 
     monkeypatch.setattr(hints, "Cache", full)
     for length in range(1, 10):
-        opened.journal.note({b"a": msgspec.structs.replace(INTENT, length=length)})
+        opened.intents.note({b"a": msgspec.structs.replace(INTENT, length=length)})
     assert len(tried) == MAX_FAILURES
-    assert opened.notices == ["journal-damaged"] * MAX_FAILURES
-    assert opened.journal.intents() == {}
+    assert opened.notices == ["intents-damaged"] * MAX_FAILURES
+    assert opened.intents.noted() == {}
 
 
 def test_a_directory_whose_name_would_be_expanded_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELSEWHERE", "elsewhere")
-    opened = Opened(tmp_path / "$ELSEWHERE" / "journal")
+    opened = Opened(tmp_path / "$ELSEWHERE" / "intents")
     opened.directory.parent.mkdir()
-    opened.journal.note({b"a": INTENT})
-    assert opened.journal.intents() == {}
+    opened.intents.note({b"a": INTENT})
+    assert opened.intents.noted() == {}
     assert [path.name for path in tmp_path.rglob("*")] == ["$ELSEWHERE"]
 
 

@@ -1,9 +1,7 @@
-"""What this machine has to remember of a mirror from one cycle to the next.
+"""Intents: large uploads in progress, and how far they have got, so that a broken one can go on.
 
-Intents: large uploads in progress, and how far they have got, so that a broken one can go on.
-
-They are hints (see hints.py): whatever is wrong with the journal, it is deleted and begun anew,
-with a notice. A cycle that needs no journal makes none.
+They are hints (see hints.py): whatever is wrong with the database, it is deleted and begun anew,
+with a notice. A cycle that needs none makes none.
 """
 
 from __future__ import annotations
@@ -29,8 +27,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Intent).decode
 
 
-class Journal:
-    """The journal of one mirror, in a directory of its own."""
+class Intents:
+    """The intents of one mirror, in a directory of their own."""
 
     def __init__(self, directory: Path, monitor: Monitor) -> None:
         self._directory = directory
@@ -38,7 +36,7 @@ class Journal:
         self._hints = Hints(directory, Bounds(MAX_BYTES, MAX_DATABASE), self._forgotten)
         self._intents: dict[bytes, Intent] | None = None  # as the disk has them, once they are read
 
-    def intents(self) -> Mapping[bytes, Intent]:
+    def noted(self) -> Mapping[bytes, Intent]:
         """Path -> how far its upload had got when that was noted last."""
         if self._intents is None:
             self._intents = {}
@@ -48,7 +46,7 @@ class Journal:
 
     def note(self, intents: Mapping[bytes, Intent]) -> None:
         """Keep these, with those of other paths."""
-        known = self.intents()
+        known = self.noted()
         news = {
             path: intent
             for path, intent in intents.items()
@@ -59,7 +57,7 @@ class Journal:
 
     def forget(self, paths: Iterable[bytes]) -> None:
         """Drop the intents of these paths, if there are any."""
-        known = self.intents()
+        known = self.noted()
         gone = known.keys() & set(paths) if known else ()
         if gone:
             self._hints.use(lambda cache: self._write(cache, {}, gone))
@@ -91,8 +89,8 @@ class Journal:
         self._intents = {}
         self._monitor(
             Notice(
-                "journal-damaged",
-                f"The journal of uploads in progress in {self._directory} cannot be used "
+                "intents-damaged",
+                f"The note of uploads in progress in {self._directory} cannot be used "
                 f"({error}). It is begun anew; what was under way is sent from its beginning.",
             )
         )
