@@ -121,7 +121,6 @@ class SignatureBuilder:
         self._size = size
         self._block = block_size(size)
         self._fed = 0
-        self._whole = xxhash.xxh3_128()
         self._weak = _NO_WEAK
         self._strong = xxhash.xxh3_128()
         self._room = self._block  # bytes until the block at work is full
@@ -133,7 +132,6 @@ class SignatureBuilder:
         self._fed += len(data)
         if self._fed > self._size:
             return  # the file has grown: there will be no signature
-        self._whole.update(data)
         rest = memoryview(data)
         while rest:
             part, rest = rest[: self._room], rest[self._room :]
@@ -145,13 +143,15 @@ class SignatureBuilder:
             if not self._room:
                 self._end_block()
 
-    def finish(self) -> Signature | None:
-        """The signature; None if what was fed is not `size` bytes long. To be called once."""
+    def finish(self, digest: bytes) -> Signature | None:
+        """The signature; None if what was fed is not `size` bytes long. To be called once.
+
+        digest: xxh3-128 of all that was fed, which whoever feeds it has anyway.
+        """
         if self._fed != self._size:
             return None
         if self._room < self._block:
             self._end_block()
-        digest = self._whole.digest()
         return Signature(self._size, self._block, digest, bytes(self._weaks), bytes(self._digests))
 
     def _end_block(self) -> None:

@@ -24,6 +24,7 @@ from skynet.blocks import (
 from tests.support.versions import noise, signed, signed_plainly
 
 GIB = 1 << 30
+DIGEST = bytes(range(16))
 
 
 @given(st.integers(0, MAX_SIZE))
@@ -51,7 +52,7 @@ def test_builder_makes_the_signature_whatever_the_pieces(size: int, pieces: list
     for length in [*pieces, size]:
         builder.update(content[at : at + length])
         at += length
-    assert builder.finish() == signed_plainly(content, MIN_BLOCK)
+    assert builder.finish(xxhash.xxh3_128_digest(content)) == signed_plainly(content, MIN_BLOCK)
 
 
 def test_builder_takes_larger_blocks_for_larger_files() -> None:
@@ -59,9 +60,10 @@ def test_builder_takes_larger_blocks_for_larger_files() -> None:
     builder = SignatureBuilder(129 << 20)
     for _ in range(129):
         builder.update(piece)
-    signature, one = builder.finish(), signed_plainly(piece, 2 * MIN_BLOCK)
+    signature, one = builder.finish(DIGEST), signed_plainly(piece, 2 * MIN_BLOCK)
     assert signature is not None
     assert signature.block == 2 * MIN_BLOCK
+    assert signature.digest == DIGEST
     assert (signature.weaks, signature.digests) == (129 * one.weaks, 129 * one.digests)
 
 
@@ -70,7 +72,7 @@ def test_file_of_another_size_than_told_has_no_signature(difference: int) -> Non
     builder = SignatureBuilder(20_000)
     builder.update(bytes(15_000))
     builder.update(bytes(5_000 + difference))
-    assert builder.finish() is None
+    assert builder.finish(DIGEST) is None
 
 
 def test_builder_does_no_work_for_what_is_beyond_the_size() -> None:
@@ -82,7 +84,7 @@ def test_builder_does_no_work_for_what_is_beyond_the_size() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert builder.finish() is None
+    assert builder.finish(DIGEST) is None
     assert peak < 10_000
 
 

@@ -196,7 +196,7 @@ class Sender:
             tracks = tracks._replace(trail=tracked.trail)
             sending = upload(open_source, place, self.capabilities, tracks, begun)
             sent = yield from self._until_ended(op.path, sending)
-        return sent, builder.finish() if builder else None
+        return sent, builder.finish(sent.digest) if builder else None
 
     def _until_ended(self, path: bytes, sending: Conversation[Uploaded]) -> Conversation[Uploaded]:
         """Let go of an upload's trail when it has ended, but not when it was cut."""

@@ -9,58 +9,34 @@ never goes on, since half a packet may be lost.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, cast
 
 from skynet.errors import LinkLost, ProtocolError, SkynetError
 from skynet.sftp import replies, wire
-from skynet.sftp.conversation import Conversation, Crowded, Done, Everywhere, Lanes, Work
+from skynet.sftp.conversation import Crowded, Done, Everywhere, Lanes, Talk, Work
 from skynet.sftp.pace import Pace
-from skynet.sftp.replies import Handle, Reply
-from skynet.sftp.stream import PacedStream, Stream
+from skynet.sftp.ration import Ration, Rations
+from skynet.sftp.replies import Handle
+from skynet.sftp.stream import PacedStream, Stream, slices
 from skynet.sftp.window import Window
 from skynet.sftp.wire import Request
 
 WINDOW = 512  # conversations under way on a channel
 START_AT_ONCE = 16  # conversations a sender starts before it sends, so that others get theirs
-SEND_SLICE = 128 * 1024  # bytes handed to the transport at once; progress is noted after each
 OUTGOING_LIMIT = 4 << 20  # bytes waiting to be sent beyond which no conversation is started
 RECEIVE = 256 * 1024
 LAST_REQUEST_ID = 0xFFFF_0000  # ids are 32 bits wide; a channel this old is given up
-
-
-class _Talk:
-    """A conversation under way: its replies so far, and whom to tell of its end."""
-
-    __slots__ = ("done", "error", "generator", "lanes", "missing", "parent", "replies", "weight")
-
-    def __init__(
-        self,
-        generator: Conversation[Any],
-        done: Done | None,
-        parent: _Talk | None = None,
-        weight: int = 0,
-    ) -> None:
-        self.generator = generator
-        self.done = done
-        self.parent = parent
-        self.weight = weight
-        # A generator that has not begun must be sent None.
-        self.replies = cast("list[Reply]", None)
-        self.missing = 0
-        self.lanes = 0
-        self.error: BaseException | None = None
 
 
 class Session:
     """One channel. `work` is shared by all sessions of a client; see the module's text.
 
     everywhere(step, begin, done): pin step.make() to every session for which begin() is true.
+    rations: of this session alone.
     """
 
     def __init__(
@@ -69,11 +45,12 @@ class Session:
         work: deque[Work],
         on_lost: Done,
         everywhere: Callable[[Everywhere, Callable[[], bool], Done], None],
+        rations: Rations[Talk],
         pace: Pace | None = None,
     ) -> None:
-        # A paced stream cuts what it sends itself, and notes the progress of each slice.
         self._stream = stream if pace is None else PacedStream(stream, pace, self._note_progress)
-        self._send_slice = SEND_SLICE if pace is None else sys.maxsize
+        self._is_paced = pace is not None
+        self._rations = rations
         self._work = work
         self._pinned: deque[Work] = deque()
         self._on_lost = on_lost
@@ -84,13 +61,14 @@ class Session:
         self._sending = threading.Lock()  # held while packets are handed to the stream
         self._outgoing: list[bytes | memoryview] = []
         self._outgoing_bytes = 0
-        # Request number: who asked, which of its requests it is, and whether it closes a file.
-        self._pending: dict[int, tuple[_Talk, int, bool]] = {}
+        # Request number: who asked, which of its requests it is, whether it closes a file, and how
+        # many bytes of content it carries.
+        self._pending: dict[int, tuple[Talk, int, bool, int]] = {}
         self._next_id = 0
         self._open_files = 0  # counted by the reader
         self._requests = 0
         self._mutations = 0
-        self._window: Window[_Talk] = Window(WINDOW)
+        self._window: Window[Talk] = Window(WINDOW)
         self._ended: LinkLost | None = None
         self._progress = monotonic()
         self._owed = True  # the server owes the greeting
@@ -156,22 +134,22 @@ class Session:
             self._pinned.clear()
             self._wake.notify_all()
         self._stream.close()
-        self._abandon_refused(error)
+        self._abandon_waiting(error)
         for talk in self._take_pending():
             self._abandon(talk, error)
         for work in pinned:
             work.conversation.close()
             work.done(None, error)
 
-    def _take_pending(self) -> Iterable[_Talk]:
+    def _take_pending(self) -> Iterable[Talk]:
         """The conversations that wait for replies; the reader may take some of them away yet.
 
         A request belongs to whoever pops it, so no conversation is both abandoned and resumed.
         """
-        talks: dict[int, _Talk] = {}
+        talks: dict[int, Talk] = {}
         while self._pending:
             with suppress(KeyError):  # the reader popped the last one
-                _, (talk, _, _) = self._pending.popitem()
+                _, (talk, _, _, _) = self._pending.popitem()
                 talks[id(talk)] = talk
         return talks.values()
 
@@ -195,7 +173,9 @@ class Session:
     def _may_start(self) -> bool:
         if self._pinned:
             return True
-        return bool(self._work) and self._window.has_room and self._outgoing_bytes < OUTGOING_LIMIT
+        if not self._work or self._rations.are_short:
+            return False
+        return self._window.has_room and self._outgoing_bytes < OUTGOING_LIMIT
 
     def _start_conversations(self) -> None:
         for _ in range(START_AT_ONCE):
@@ -206,17 +186,17 @@ class Session:
             except IndexError:  # another session was quicker
                 return
             self._window.enter(work.weight)
-            self._advance(_Talk(work.conversation, work.done, None, work.weight))
+            self._advance(Talk(work.conversation, work.done, None, work.weight))
 
     def _flush(self) -> None:
         """Hand what is to be sent to the stream; only who holds `_sending` may."""
         with self._lock:
             chunks, self._outgoing = self._outgoing, []
             self._outgoing_bytes = 0
-        buffer = memoryview(b"".join(chunks))
-        for start in range(0, len(buffer), self._send_slice):
-            self._stream.send(buffer[start : start + self._send_slice])
-            self._note_progress()
+        for piece in slices(chunks):
+            self._stream.send(piece)
+            if not self._is_paced:  # else the stream does it, unless the server owes answers
+                self._note_progress()
 
     def _note_progress(self) -> None:
         self._progress = monotonic()
@@ -262,16 +242,22 @@ class Session:
             if self._ended is not None:
                 return
             raise ProtocolError(f"The server answered request {request_id}, never sent.")
-        talk, slot, closes = asked
+        talk, slot, closes, content = asked
         self._open_files += isinstance(reply, Handle) - closes
         talk.replies[slot] = reply
         talk.missing -= 1
+        if content:
+            self._rations.release(content)
         if not talk.missing:
             self._advance(talk)
+        if content:
+            while (waiting := self._rations.next()) is not None:
+                waiting.replies = []
+                self._advance(waiting)
 
     # Either thread.
 
-    def _advance(self, talk: _Talk) -> None:
+    def _advance(self, talk: Talk) -> None:
         """Let a conversation go on with what it waited for, up to its next wait or its end."""
         try:
             if talk.error is not None:
@@ -279,7 +265,7 @@ class Session:
                 step = talk.generator.throw(error)
             else:
                 step = talk.generator.send(talk.replies)
-            while not step:
+            while not step or (isinstance(step, Ration) and self._rations.give(talk, step)):
                 step = talk.generator.send([])
         except StopIteration as stop:
             self._finish(talk, stop.value, None)
@@ -292,23 +278,26 @@ class Session:
                 self._run_everywhere(talk, step)
             elif isinstance(step, Crowded):
                 self._hold_back(talk)
+            elif isinstance(step, Ration):
+                if self._ended is not None:
+                    self._abandon_waiting(self._ended)
             else:
                 self._post(talk, step)
 
-    def _run_lanes(self, talk: _Talk, lanes: Lanes) -> None:
+    def _run_lanes(self, talk: Talk, lanes: Lanes) -> None:
         talk.replies = []
         talk.lanes = len(lanes.conversations)
         for conversation in lanes.conversations:
-            self._advance(_Talk(conversation, None, talk))
+            self._advance(Talk(conversation, None, talk))
 
-    def _hold_back(self, talk: _Talk) -> None:
+    def _hold_back(self, talk: Talk) -> None:
         if not (self._open_files > 0 and self._window.refuse(talk, talk.weight)):
             talk.replies = [replies.UNANSWERED]
             self._advance(talk)
         elif self._ended is not None:
-            self._abandon_refused(self._ended)
+            self._abandon_waiting(self._ended)
 
-    def _run_everywhere(self, talk: _Talk, step: Everywhere) -> None:
+    def _run_everywhere(self, talk: Talk, step: Everywhere) -> None:
         talk.replies = []
         talk.lanes = 1  # so that none is the last before all are pinned
 
@@ -324,7 +313,7 @@ class Session:
         self._everywhere(step, begin, done)
         self._finish_lane(talk, None, step)
 
-    def _post(self, talk: _Talk, requests: Sequence[Request]) -> None:
+    def _post(self, talk: Talk, requests: Sequence[Request]) -> None:
         talk.replies = [replies.UNANSWERED] * len(requests)
         talk.missing = len(requests)
         with self._lock:
@@ -342,19 +331,21 @@ class Session:
             self._abandon(talk, error)
             self._lose(error)
 
-    def _enqueue(self, talk: _Talk, slot: int, request: Request) -> None:
+    def _enqueue(self, talk: Talk, slot: int, request: Request) -> None:
         request_id = self._next_id
         self._next_id += 1
-        self._pending[request_id] = (talk, slot, request.kind == wire.CLOSE)
+        content = len(request.data)
+        self._pending[request_id] = (talk, slot, request.kind == wire.CLOSE, content)
         head = wire.frame(request, request_id)
         self._outgoing.append(head)
-        if request.data:
+        if content:
             self._outgoing.append(request.data)
-        self._outgoing_bytes += len(head) + len(request.data)
+            self._rations.hold(content)
+        self._outgoing_bytes += len(head) + content
         self._requests += 1
         self._mutations += request.mutates
 
-    def _finish(self, talk: _Talk, result: object, error: BaseException | None) -> None:
+    def _finish(self, talk: Talk, result: object, error: BaseException | None) -> None:
         if talk.parent is not None:
             self._finish_lane(talk.parent, error)
             return
@@ -366,7 +357,7 @@ class Session:
             self._advance(refused)
 
     def _finish_lane(
-        self, parent: _Talk, error: BaseException | None, step: Everywhere | None = None
+        self, parent: Talk, error: BaseException | None, step: Everywhere | None = None
     ) -> None:
         with self._lock:  # lanes begin on one thread and may end on another
             parent.lanes -= 1
@@ -377,13 +368,13 @@ class Session:
         if last:
             self._advance(parent)
 
-    def _abandon(self, talk: _Talk, error: LinkLost) -> None:
+    def _abandon(self, talk: Talk, error: LinkLost) -> None:
         """End a conversation without a chance to send more."""
         talk.generator.close()
         self._finish(talk, None, error)
 
-    def _abandon_refused(self, error: LinkLost) -> None:
-        for talk in self._window.clear():
+    def _abandon_waiting(self, error: LinkLost) -> None:
+        for talk in [*self._window.clear(), *self._rations.clear()]:
             self._abandon(talk, error)
 
     def _lose(self, error: BaseException) -> None:

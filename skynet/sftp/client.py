@@ -19,15 +19,17 @@ from typing import Generic, Protocol, TypeVar, cast
 from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.sftp import replies, wire
 from skynet.sftp.channel import Session
-from skynet.sftp.conversation import Conversation, Done, Everywhere, Work
+from skynet.sftp.conversation import Conversation, Done, Everywhere, Talk, Work
+from skynet.sftp.gain import Gain
 from skynet.sftp.pace import Pace
+from skynet.sftp.ration import Limits, Rations, limits
 from skynet.sftp.stream import Stream
 
 T = TypeVar("T")
 
 UNKNOWN_ROUND_TRIP = 0.02  # seconds, where the server has nothing to measure it with
-# A round trip below so many seconds makes so many channels useful.
-USEFUL_CHANNELS = ((0.002, 2), (0.010, 4), (float("inf"), 64))
+# A round trip below so many seconds makes so many channels useful, before more are tried (Gain).
+USEFUL_CHANNELS = ((0.002, 2), (0.010, 4), (float("inf"), 8))
 # So many channels share the queue. Small files spread over more would share fewer packets and
 # wake-ups; further channels only take their part in what runs everywhere.
 SHARING_CHANNELS = 4
@@ -80,7 +82,7 @@ class Client:
     """Runs conversations over one connection. Sessions are opened on demand, up to `channels`.
 
     pace: how fast all of them together may send, None for as fast as can be. With a pace, one more
-    channel serves `call` alone.
+    channel serves `call` alone. clock: by which it is measured whether a channel is of use.
     """
 
     def __init__(
@@ -90,15 +92,19 @@ class Client:
         channels: int = 4,
         timeout: float = 60.0,
         pace: Pace | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._connection = connection
         self._timeout = timeout
         self._pace = pace
+        self._gain = Gain(clock)
         self._work: deque[Work] = deque()
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
         self._shared: list[tuple[Everywhere, Callable[[], bool], Done]] = []
-        self._wanted = channels
+        self._most = self._wanted = channels
+        self._unlimited = limits(None, channels)
+        self._tried = 0  # channels beyond what the round trip asks for
         self.round_trip = UNKNOWN_ROUND_TRIP
         self._opening = 0
         self._closed = threading.Event()
@@ -138,21 +144,34 @@ class Client:
 
     def call(self, conversation: Conversation[T]) -> T:
         """Run a conversation and wait for it. The supervisor bounds the wait."""
+        if self._aside is not None:
+            return self.call_pinned(conversation)
         answer: _Answer[T] = _Answer()
-        if self._aside is None:
-            self.submit(conversation, answer.set)
-        else:
-            self._aside.pin(Work(conversation, cast("Done", answer.set), 0))
+        self.submit(conversation, answer.set)
         return answer.get()
+
+    def call_pinned(self, conversation: Conversation[T]) -> T:
+        """As `call`, always on one and the same channel, where a handle stays good."""
+        answer: _Answer[T] = _Answer()
+        self.pin(conversation, answer.set)
+        return answer.get()
+
+    def pin(
+        self, conversation: Conversation[T], done: Callable[[T | None, BaseException | None], None]
+    ) -> None:
+        """Begin what `call_pinned` waits for; what is pinned later is asked later."""
+        home = self._aside or self._sessions[0]  # a lost session ends all of the client
+        home.pin(Work(conversation, done, 0))
 
     def widen(self) -> None:
         """Open the channels that this round trip asks for, together and in the background.
 
         Each moves at most a window (2 MiB on OpenSSH) in a round trip; where that is short, more
-        channels only cost.
+        channels mostly cost. Large files try more, one by one, as long as that makes them faster.
         """
         with self._lock:
             useful = next(n for limit, n in USEFUL_CHANNELS if self.round_trip < limit)
+            useful += self._tried
             missing = min(useful, self._wanted) - len(self._carrying()) - self._opening
             self._opening += max(0, missing)
         for _ in range(missing):
@@ -221,13 +240,35 @@ class Client:
         with self._lock:
             shares = not aside and len(self._carrying()) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()
-            session = Session(stream, work, self._on_lost, self._run_everywhere, self._pace)
+            rations: Rations[Talk] = Rations(self._limits, self._note_acknowledged)
+            run = self._run_everywhere
+            session = Session(stream, work, self._on_lost, run, rations, self._pace)
             self._sessions.append(session)
         return session
+
+    def _limits(self) -> Limits:
+        rate = self._rate()
+        return self._unlimited if rate is None else limits(rate, self._most)
+
+    def _rate(self) -> float | None:
+        return None if self._pace is None else self._pace.rate()
+
+    def _note_acknowledged(self, count: int) -> None:
+        """See whether large files gain from the channels; a limit would be measured instead."""
+        if not self._shared or self._rate() is not None:
+            return
+        if all(step.ended for step, _, _ in self._shared):
+            return
+        if self._gain.note(count, len(self._carrying()), self.round_trip):
+            with self._lock:
+                self._tried += 1
+            self.widen()
 
     def _run_everywhere(self, step: Everywhere, begin: Callable[[], bool], done: Done) -> None:
         with self._lock:
             self._shared = [each for each in self._shared if not each[0].ended]
+            if not self._shared:
+                self._gain.interrupt()
             self._shared.append((step, begin, done))
             sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:

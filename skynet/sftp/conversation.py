@@ -8,15 +8,16 @@ of their replies; so the `yield`s of a function are its round trips:
         return replies.expect_attrs(reply).size or 0
 
 It may also yield Lanes: conversations that run side by side on its channel and are waited for
-together; Everywhere: one such conversation on every channel; or CROWDED, when the server refuses
-to open more files.
+together; Everywhere: one such conversation on every channel; a Ration, before it reads content; or
+CROWDED, when the server refuses to open more files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
+from skynet.sftp.ration import Ration
 from skynet.sftp.replies import Reply
 from skynet.sftp.wire import Request
 
@@ -64,7 +65,7 @@ class Crowded:
 
 CROWDED = Crowded()
 
-Step = Sequence[Request] | Lanes | Everywhere | Crowded
+Step = Sequence[Request] | Lanes | Everywhere | Ration | Crowded
 Conversation = Generator[Step, list[Reply], T]
 Done = Callable[[Any, BaseException | None], None]
 
@@ -75,3 +76,26 @@ class Work(NamedTuple):
     conversation: Conversation[Any]
     done: Done
     weight: int = 1
+
+
+class Talk:
+    """A conversation under way: its replies so far, and whom to tell of its end."""
+
+    __slots__ = ("done", "error", "generator", "lanes", "missing", "parent", "replies", "weight")
+
+    def __init__(
+        self,
+        generator: Conversation[Any],
+        done: Done | None,
+        parent: Talk | None = None,
+        weight: int = 0,
+    ) -> None:
+        self.generator = generator
+        self.done = done
+        self.parent = parent
+        self.weight = weight
+        # A generator that has not begun must be sent None.
+        self.replies = cast("list[Reply]", None)
+        self.missing = 0
+        self.lanes = 0
+        self.error: BaseException | None = None

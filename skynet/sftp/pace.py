@@ -29,7 +29,7 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Pace:
 
     def _earn(self) -> float | None:
         """Bring what is earned up to now; the rate."""
-        now, rate = self._clock(), self._rate()
+        now, rate = self._clock(), self.rate()
         if rate is None:
             self._earned = float(self._claimed)
         else:

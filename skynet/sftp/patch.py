@@ -25,6 +25,7 @@ from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
 from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes
 from skynet.sftp.pieces import Pieces, Source
+from skynet.sftp.ration import Ration
 from skynet.sftp.replies import (
     FAILURE,
     PERMISSION_DENIED,
@@ -86,9 +87,10 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """Hands out the parts of one file, shared by all its lanes."""
+    """Hands out the parts of one file, shared by all its lanes. ration: to be had before each."""
 
-    def __init__(self, parts: Iterator[Part]) -> None:
+    def __init__(self, parts: Iterator[Part], ration: Ration) -> None:
+        self.ration = ration
         self._parts = parts
         self._stopped = False
         self._lock = threading.Lock()
@@ -124,7 +126,8 @@ def patch(
         source = open_source()
         try:
             pieces = Pieces(source, capabilities.max_write, tracks.content)
-            parts = Parts(patched(delta, pieces, capabilities.max_write))
+            ration = Ration()
+            parts = Parts(patched(delta, pieces, ration), ration)
             lanes = LANES if delta.sent >= MUCH else COPY_LANES
             yield _spread(handles, place, original, parts, tracks, lanes)
             uploaded = Uploaded(source.size, pieces.digest(), source.verify())
@@ -144,22 +147,22 @@ def copy(
     """Publish a copy of `original`. As `patch`; with `digest`, it is read back and must have it."""
 
     def fill(handles: list[bytes]) -> Conversation[None]:
-        parts = Parts(copied(Part(0, length=original.size)))
+        parts = Parts(copied(Part(0, length=original.size)), Ration())
         yield _spread(handles, place, original, parts, Tracks(lambda _: None), COPY_LANES)
 
     return _make(place, original, original.size, fill, capabilities, digest)
 
 
-def patched(delta: Delta, pieces: Pieces, length: int) -> Iterator[Part]:
+def patched(delta: Delta, pieces: Pieces, ration: Ration) -> Iterator[Part]:
     """The parts that `delta` consists of; the local file is read along, also where it is copied.
 
-    length: bytes of a write.
+    ration: what may be read for a write.
     """
     end = 0
     for each in delta.ranges:
         begin, end = end, end + each.length
         if isinstance(each, Data):
-            while (piece := pieces.pass_over(end, length))[1]:
+            while (piece := pieces.pass_over(end, min(pieces.length, ration.length)))[1]:
                 yield Part(*piece)
             continue
         for part in copied(Part(begin, begin=each.offset, length=each.length)):
@@ -273,7 +276,10 @@ def _lanes(handles: list[bytes], parts: Parts, tracks: Tracks, lanes: int) -> La
 
 def _lane(temp: bytes, original: bytes, parts: Parts, tracks: Tracks) -> Conversation[None]:
     try:
-        while (part := parts.next()) is not None:
+        while True:
+            yield parts.ration
+            if (part := parts.next()) is None:
+                return
             (reply,) = yield [part.request(temp, original)]
             _expect_done(reply, part)
             tracks.acknowledged(len(part.data))

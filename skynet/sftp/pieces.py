@@ -84,7 +84,7 @@ class Trail:
 
 
 class Pieces:
-    """Cuts a source into writes of `length` bytes; shared by all lanes of a file.
+    """Cuts a source into writes of at most `length` bytes; shared by all lanes of a file.
 
     tell: given all that is read, in order.
     """
@@ -93,19 +93,19 @@ class Pieces:
         self, source: Source, length: int, tell: Callable[[bytes], None] | None = None
     ) -> None:
         self._source = source
-        self._length = length
+        self.length = length
         self._tell = tell
         self._hash = xxhash.xxh3_128()
         self._stopped = False
         self._offset = 0
         self._lock = threading.Lock()
 
-    def next(self) -> Piece:
-        """The next piece; one without bytes at the end or after `stop`."""
+    def next(self, limit: int) -> Piece:
+        """The next piece, of at most `limit` bytes; of none at the end or after `stop`."""
         with self._lock:
-            offset = self._offset
+            offset, limit = self._offset, min(limit, self.length)
             # A file that grows may have no end.
-            data = b"" if self._stopped or offset > self._source.size else self._read(self._length)
+            data = b"" if self._stopped or offset > self._source.size else self._read(limit)
             return Piece(offset, data, Mark(self._offset, self._hash.digest()))
 
     def pass_over(self, end: int, limit: int) -> tuple[int, bytes]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from skynet.errors import LinkLost
 from skynet.sftp.pace import Pace
 
+# Bytes handed to the transport at once. They fill four SSH packets of the usual size to the last
+# byte: a few bytes more would cost a packet of their own.
+SEND_SLICE = 4 * 32704
+COPIED_AT_ONCE = 1 << 20  # bytes; what is more is copied little by little
 # So many bytes hold several whole requests: if nothing was heard since they were sent, the server
 # owes an answer, and to be kept to the pace is no excuse for its silence any more.
 OWES_AN_ANSWER = 512 * 1024
@@ -73,3 +77,25 @@ class PacedStream:
             raise LinkLost("The stream was closed.")
         if self._sent - self._sent_when_heard < OWES_AN_ANSWER:
             self._noted()
+
+
+def slices(chunks: list[bytes | memoryview]) -> Iterator[memoryview]:
+    """All of it in pieces of at most SEND_SLICE bytes. `chunks` is emptied, to hold no more."""
+    waiting: list[bytes | memoryview] = []
+    length = 0
+    if sum(map(len, chunks)) <= COPIED_AT_ONCE:
+        yield from _cut(b"".join(chunks))
+        chunks.clear()
+    chunks.reverse()
+    while chunks:
+        waiting.append(chunks.pop())
+        length += len(waiting[-1])
+        if length >= SEND_SLICE:
+            yield from _cut(b"".join(waiting))
+            waiting, length = [], 0
+    yield from _cut(b"".join(waiting))
+
+
+def _cut(data: bytes) -> Iterator[memoryview]:
+    view = memoryview(data)
+    return (view[start : start + SEND_SLICE] for start in range(0, len(data), SEND_SLICE))

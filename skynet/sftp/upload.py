@@ -16,6 +16,7 @@ from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
 from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes, Step
 from skynet.sftp.pieces import NOTHING, Pieces, Source, Trail
+from skynet.sftp.ration import Ration
 from skynet.sftp.replies import (
     FAILURE,
     NO_SUCH_FILE,
@@ -205,6 +206,7 @@ def _fill(
     The local file is open no longer than this takes: hundreds of small ones are under way, and a
     process may have only so many open.
     """
+    yield (ration := Ration())
     source = open_source()
     try:
         pieces = Pieces(source, capabilities.max_write, tracks.content)
@@ -213,10 +215,11 @@ def _fill(
             yield from take_up(handle, source, pieces, begun)
         if tracks.trail is not None:
             tracks.trail.begin(source.identity, begun.mark if begun is not None else NOTHING)
-        if source.size > capabilities.max_write:
+        length = min(pieces.length, ration.length)
+        if source.size > length:
             yield _spread(handle, place, pieces, tracks)
         else:
-            last = pieces.next().data
+            last = pieces.next(length).data
         return Uploaded(source.size, pieces.digest(), source.verify()), last
     finally:
         source.close()
@@ -244,9 +247,11 @@ def _stripe(temp: bytes, pieces: Pieces, tracks: Tracks) -> Conversation[None]:
 
 
 def _lane(handle: bytes, pieces: Pieces, tracks: Tracks) -> Conversation[None]:
+    ration = Ration()
     try:
         while True:
-            piece = pieces.next()
+            yield ration
+            piece = pieces.next(ration.length)
             if not piece.data:
                 return
             (reply,) = yield [wire.write(handle, piece.offset, piece.data)]

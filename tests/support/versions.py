@@ -23,7 +23,7 @@ def signed(content: bytes) -> Signature:
     """The signature of `content`, as a builder makes it."""
     builder = SignatureBuilder(len(content))
     builder.update(content)
-    signature = builder.finish()
+    signature = builder.finish(xxhash.xxh3_128_digest(content))
     assert signature is not None
     return signature
 
