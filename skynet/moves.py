@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from skynet.findings import Finding, is_retained, kind_at
+from skynet.rules import folded
 from skynet.shuffle import natural, relocated
 from skynet.tree import DIR, Entry, ancestors, is_closed, name, order, parent
 
@@ -17,21 +18,30 @@ IsDoubtful = Callable[[bytes], bool]
 
 
 def moved_directories(
-    findings: Sequence[Finding], is_doubtful: IsDoubtful, *, retained: bool
+    findings: Sequence[Finding],
+    is_doubtful: IsDoubtful,
+    *,
+    retained: bool,
+    folds_case: bool = False,
 ) -> dict[bytes, bytes]:
     """New path -> old path of each directory to be moved, by paths as they are before all moves.
 
     is_doubtful(path): whether it is not known that nothing is at a local path that has no finding.
-    retained: whether what is only retained on the remote may be moved.
+    retained: whether what is only retained on the remote may be moved. folds_case: whether the
+    remote ignores case; then nothing moves to where it has another spelling.
     """
     sources = {f.known: f for f in findings if _has_left(f) and (retained or not is_retained(f))}
     if not sources:
         return {}  # as in a first plan, however large
     found = {f.path: f for f in findings}
     moves = _proposed(findings, found, sources)
+    spelled = {folded(f.path): f.path for f in findings if f.remote} if folds_case else {}
     while True:
         wrong = {
-            path for path, source in moves.items() if not _is_possible(path, source, moves, found)
+            path
+            for path, source in moves.items()
+            if not _is_possible(path, source, moves, found)
+            or _is_spelled_otherwise(natural(moves, path), spelled)
         }
         wrong |= _with_doubts(findings, found, moves, is_doubtful) if not wrong else set()
         if not wrong:
@@ -102,6 +112,10 @@ def _is_possible(
     return all(kind_at(found, natural(moves, directory)) in (None, DIR) for directory in above)
 
 
+def _is_spelled_otherwise(path: bytes, spelled: dict[str, bytes]) -> bool:
+    return bool(spelled) and spelled.get(folded(path), path) != path
+
+
 def _with_doubts(
     findings: Sequence[Finding],
     found: dict[bytes, Finding],
@@ -119,29 +133,38 @@ def _with_doubts(
 
 
 def after_moves(
-    findings: Sequence[Finding], moves: dict[bytes, bytes], made: dict[bytes, Entry]
+    findings: Sequence[Finding],
+    moves: dict[bytes, bytes],
+    made: dict[bytes, Entry],
+    *,
+    with_equal: bool = False,
 ) -> list[Finding]:
-    """What differs when the directories have moved and those in `made` were made."""
+    """What differs when the directories have moved and those in `made` were made.
+
+    with_equal: what is in sync then is told too, since more is to move.
+    """
     goes_to = {source: path for path, source in moves.items()}
     local = {f.path: f for f in findings}
     remote = {relocated(goes_to, f.path): f for f in findings if f.remote is not None}
     result = []
     for path in sorted(local.keys() | remote.keys(), key=order):
         finding = _joined(path, local.get(path), remote.get(path), made.get(path))
-        if finding is not None:
+        if _matters(finding) or (with_equal and finding.local is not None):
             result.append(finding)
     return result
 
 
+def _matters(finding: Finding) -> bool:
+    return finding.local != finding.remote or finding.stale or is_closed(finding.local)
+
+
 def _joined(
     path: bytes, here: Finding | None, there: Finding | None, made: Entry | None
-) -> Finding | None:
+) -> Finding:
     local = here.local if here is not None else None
     remote = there.remote if there is not None else made
     known = there.known if there is not None else b""
     key = here.here if here is not None else b""
     foreign = there is not None and there.foreign
     stale = there.stale if there is not None else here is not None and here.stale
-    if local == remote and not stale and not is_closed(local):
-        return None
     return Finding(path, remote, local, foreign, stale, key, known)

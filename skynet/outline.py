@@ -13,7 +13,7 @@ from rich.markup import escape
 from skynet.cycle import Report
 from skynet.ops import Copy, Delete, Mkdir, Op, Patch, Record, Rename, Rmdir, SetMeta, Upload
 from skynet.preview import Preview, Weight, preview
-from skynet.rules import shown
+from skynet.rules import shown, was_at
 from skynet.tree import DIR, LINK, order, parent
 
 SHOWN_AT_MOST = 40  # lines of one section, unless all are asked for
@@ -134,6 +134,8 @@ def _line(op: Op, moved: Mapping[bytes, Weight]) -> _Line:
             weight = moved.get(op.path, Weight())
             what = f"{_count(weight.files)}, {size(weight.size)}" if weight.files else ""
             return _Line(f"{shown(source)}/ -> {path}/", what)
+        case Copy(source=source, entry=entry) if was_at(source):
+            return _Line(path, f"{size(entry.size)}, from the trash{_version(op)}")
         case Rename(source=source, entry=entry) | Copy(source=source, entry=entry):
             return _Line(f"{shown(source)} -> {path}", size(entry.size) + _version(op))
         case Patch(entry=entry, sends=sends):
@@ -237,6 +239,8 @@ def _sum_of(ops: Sequence[Op]) -> str:
     if isinstance(ops[0], SetMeta | Record):
         return text
     text += f", {size(sum(_content(op) for op in ops))}"
+    trashed = sum(isinstance(op, Copy) and bool(was_at(op.source)) for op in ops)
+    text += f", {trashed:,} from the trash" if trashed else ""
     replaced = sum(getattr(op, "replaces", None) is not None for op in ops)
     return text + (f", {replaced:,} replaced" if replaced else "")
 

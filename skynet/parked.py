@@ -1,7 +1,9 @@
-"""What a broken run left parked: whose it is, so that it goes on to its place from there.
+"""What a broken run left under another name: whose it is, so that it goes on from there.
 
 A parked thing has a name made from where it was (shuffle.parking_place). If the run broke off
-before the manifest was told, an audit finds it as something unknown.
+before the manifest was told, an audit finds it as something unknown. So it finds a directory that
+had reached its place by then, which its identity tells, and on a remote that ignores case what has
+got another case meanwhile, whoever did that.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from collections.abc import Callable, Sequence
 from skynet.audit import actual
 from skynet.findings import Finding
 from skynet.remote import Facts
-from skynet.rules import is_parked
-from skynet.shuffle import parking_place
-from skynet.tree import Entry, is_below
+from skynet.rules import folded, is_parked
+from skynet.shuffle import parking_place, relocated
+from skynet.tree import Entry
 
 Recorded = Callable[[bytes], tuple[bytes, Entry] | None]  # path -> stat identity and entry
 
@@ -21,21 +23,38 @@ Recorded = Callable[[bytes], tuple[bytes, Entry] | None]  # path -> stat identit
 def reclaimed(
     findings: Sequence[Finding], recorded: Recorded, facts: Facts
 ) -> tuple[list[Finding], list[bytes]]:
-    """The findings, those of parked things as ours again; and the paths of these."""
-    roots = [f.path for f in findings if f.foreign and is_parked(f.path)]
-    if not roots:
+    """The findings, those of such things as ours again; and the paths of these."""
+    origins = _origins(findings, facts)
+    if not origins:
         return list(findings), []
-    origins = {parking_place(f.path): f.path for f in findings}
     result, ours = [], []
     for f in findings:
-        root = next((r for r in roots if f.path == r or is_below(f.path, r)), None)
-        origin = origins.get(root) if root is not None else None
-        row = None
-        if root is not None and origin is not None and f.foreign:
-            row = recorded(origin + f.path[len(root) :])
+        row = recorded(origins[f.path]) if f.path in origins else None
         if row is not None and actual(row[1], f.remote, facts) is row[1]:
             result.append(Finding(f.path, row[1], f.local, known=row[0]))
             ours.append(f.path)
         else:
             result.append(f)
     return result, ours
+
+
+def _origins(findings: Sequence[Finding], facts: Facts) -> dict[bytes, bytes]:
+    """Path of what is not known to be ours -> where it was, as far as there are signs of that."""
+    foreign = {f.path: f for f in findings if f.foreign}
+    if not foreign:
+        return {}
+    lost = [f for f in findings if f.stale and f.remote is None]
+    spelled = {folded(f.path): f.path for f in lost} if facts.folds_case else {}
+    directories = {f.known: f.path for f in lost if f.known}
+    parked = {path for path in foreign if is_parked(path)}
+    places = {parking_place(f.path): f.path for f in findings} if parked else {}
+    comes_from = {path: places[path] for path in parked & places.keys()}
+    for path, f in foreign.items():
+        if f.here in directories:  # never true of files: a rename changes their identity
+            comes_from[path] = directories[f.here]
+    origins = {path: relocated(comes_from, path) for path in foreign}
+    origins = {
+        path: spelled.get(folded(path), path) if origin == path else origin
+        for path, origin in origins.items()
+    }
+    return {path: origin for path, origin in origins.items() if origin != path}

@@ -47,7 +47,7 @@ from skynet.tree import (
 class Policy:
     """What the planner may do. keeps_*: what the remote file system was found to keep.
 
-    can_copy: whether the server copies files.
+    can_copy: whether the server copies files. folds_case: whether the remote ignores case.
     """
 
     complete_sync: bool = False
@@ -57,6 +57,7 @@ class Policy:
     may_delete: bool = True
     keeps_times: bool = True
     keeps_modes: bool = True
+    folds_case: bool = False
 
 
 def same_meta(local: Entry, remote: Entry, policy: Policy) -> bool:

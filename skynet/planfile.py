@@ -27,7 +27,7 @@ from skynet.errors import Problem, UsageError
 from skynet.manifest_codec import entry_fault, path_fault
 from skynet.needs import needs_of
 from skynet.ops import Copy, Delete, Mkdir, Op, Patch, Plan, Rename, SetMeta, Upload, step
-from skynet.rules import is_reserved
+from skynet.rules import is_parked, is_reserved, was_at
 from skynet.saved import Basis, Here, SavedPlan, bound_paths
 from skynet.tree import DIR, FILE, LINK, Entry, Kind, ancestors
 
@@ -322,7 +322,7 @@ def _expect_fit(op: Op) -> None:
     """_Fault unless the operation is one that a plan may hold."""
     for path in (op.path, *_sources(op)):
         fault = path_fault(path)
-        if fault or any(map(is_reserved, (path, *ancestors(path)))):
+        if fault or any(is_reserved(p) and not is_parked(p) for p in (path, *ancestors(path))):
             raise _Fault(fault or "a path that is skynet's own")
     entries = [getattr(op, name, None) for name in ("entry", "replaces", "original")]
     for entry in entries:
@@ -337,4 +337,7 @@ def _expect_fit(op: Op) -> None:
 
 
 def _sources(op: Op) -> tuple[bytes, ...]:
-    return (op.source,) if isinstance(op, Rename | Copy) else ()
+    """Where it takes something from; of what is in the trash, where that was."""
+    if isinstance(op, Copy):
+        return (was_at(op.source) or op.source,)
+    return (op.source,) if isinstance(op, Rename) else ()

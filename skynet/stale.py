@@ -126,16 +126,16 @@ class Expected(NamedTuple):
 def expected(ops: Sequence[Op]) -> Expected:
     """What operations take for granted, where none before them has changed that."""
     wanted = Expected({}, set())
-    changed: set[bytes] = set()
+    changed: set[str] = set()  # as a server that ignores case finds them
     for op in ops:
         for path, kinds, is_ours in _before(op):
-            if changed.isdisjoint((path, *ancestors(path))):
+            if changed.isdisjoint(map(folded, (path, *ancestors(path)))):
                 wanted.kinds.setdefault(path, kinds)
                 wanted.kinds.update((above, (DIR,)) for above in ancestors(path))
                 if is_ours:
                     wanted.ours.add(path)
         if not isinstance(op, SetMeta | Record) or (isinstance(op, SetMeta) and op.opens):
-            changed.update(bound_paths(op))
+            changed.update(map(folded, bound_paths(op)))
     return wanted
 
 

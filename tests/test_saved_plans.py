@@ -11,6 +11,7 @@ import pytest
 from skynet.cycle import Report
 from skynet.errors import RequestError
 from skynet.ops import kind
+from tests.support.folding import FoldingWorld
 from tests.support.saved import changed_world, refused, save
 from tests.support.world import World, frozen
 
@@ -168,3 +169,27 @@ def test_a_path_that_fails_is_a_problem_as_ever(world: World) -> None:
     assert report.outcome == "problems"
     assert RequestError.code not in {problem.code for problem in report.problems}
     assert {problem.path for problem in report.problems} == {b"new/file"}
+
+
+def test_a_saved_plan_exchanges_names(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put({"a": b"1", "b": b"22"})
+    world.sync()
+    world.move("a", "t")
+    world.move("b", "a")
+    world.move("t", "b")
+    assert world.sync(saved=save(world)).done["rename"] == 3
+    world.check()
+
+
+def test_a_saved_plan_gives_another_case(tmp_path: Path) -> None:
+    world = FoldingWorld(tmp_path)
+    world.put({"Name": b"1", "D": {"x": b"22"}})
+    world.sync()
+    world.move("Name", "name")
+    world.move("D", "d")
+    world.put({"d": {"new": b"3"}})
+    report = world.sync(saved=save(world))
+    assert (report.done["rename"], report.done["upload"]) == (4, 1)
+    assert world.files() == {"name": b"1", "d/x": b"22", "d/new": b"3"}
+    world.quiet()

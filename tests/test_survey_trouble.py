@@ -49,23 +49,26 @@ def folding(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.mark.parametrize("audit", [True, False])
-def test_a_name_that_changes_its_case_is_not_touched(folding: World, audit: bool) -> None:
+def test_a_name_that_changes_its_case_is_renamed(folding: World, audit: bool) -> None:
     folding.put({"Name": b"1", "D": {"x": b"2"}, "other": b"3"})
     folding.sync()
     folding.move("Name", "name")
     folding.move("D", "d")
-    report = untouched(folding, audit=audit)
-    assert problems(report) == {(b"name", "case-change"), (b"d", "case-change")}
-    assert "holds it as" in report.problems[0].message
-
-
-def test_a_name_changes_its_case_by_way_of_a_third(folding: World) -> None:
-    folding.put({"Name": b"1"})
-    folding.sync()
-    for old, new in (("Name", "third"), ("third", "name")):
-        folding.move(old, new)
-        assert folding.sync().problems == []
+    report = folding.sync(audit=audit)
+    assert problems(report) == set()
+    assert (report.done["rename"], report.counts["bytes"]) == (4, 0)
     folding.check()
+    folding.quiet()
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_two_names_here_that_fold_are_not_touched(folding: World, audit: bool) -> None:
+    folding.put({"Name": b"1", "other": b"2"})
+    folding.sync()
+    folding.put({"name": b"3", "NAME": b"4"})
+    report = untouched(folding, audit=audit)
+    assert problems(report) == {(name, "case-collision") for name in (b"Name", b"name", b"NAME")}
+    assert "cannot be told from" in report.problems[0].message
 
 
 def test_a_remote_name_in_another_case_is_not_overwritten(folding: World) -> None:
@@ -74,6 +77,14 @@ def test_a_remote_name_in_another_case_is_not_overwritten(folding: World) -> Non
     folding.put_remote({"Theirs": b"2"})
     folding.put({"theirs": b"3"})
     assert problems(untouched(folding)) == {(b"theirs", "case-change")}
+
+
+def test_what_is_ignored_there_is_not_overwritten_under_another_spelling(folding: World) -> None:
+    folding.put({"a": b"1"})
+    folding.sync()
+    folding.put_remote({"Build": b"2"})
+    folding.put({"build": b"3"})
+    assert problems(untouched(folding, ignore=("Build",))) == {(b"build", "case-change")}
 
 
 def test_names_that_fold_and_are_ignored_are_no_problem(folding: World) -> None:
