@@ -72,8 +72,8 @@ class Files(Protocol):
         """Write a file beside `name`, and rename it to that when it is whole."""
         ...
 
-    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
-        """Write in place, and make the file when it is absent."""
+    def append(self, name: bytes, offset: int, data: bytes) -> None:
+        """Write at a file's end, which is at `offset`. It may stay open for the next append."""
         ...
 
     def remove(self, name: bytes) -> None:
@@ -202,7 +202,7 @@ class Manifest:
         if head.torn:
             self._files.replace(log, self._mended(head, data))
         else:
-            self._files.write_at(log, head.log_size, data)
+            self._files.append(log, head.log_size, data)
         return msgspec.structs.replace(
             head, generation=generation, chain=framer.chain, log_size=framer.size, torn=False
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from skynet.remote import SftpRemote
 from skynet.tree import Entry
 from tests.support.world import World
 
+THEIRS = b"token elsewhere 4711 0000000001\n"
 Entries = Callable[[Index], Iterator[tuple[bytes, Entry]]]
 
 
@@ -31,6 +33,14 @@ def world(tmp_path: Path) -> World:
 def compacting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cycle that does something compacts the manifest."""
     monkeypatch.setattr(ledger, "wants_compaction", lambda head: True)
+
+
+def taken_over(world: World) -> None:
+    """Another has the lease, and for so long that its file shows a later time."""
+    lease = world.remote / ".skynet/lease"
+    lease.write_bytes(THEIRS)
+    later = lease.stat().st_mtime + EXPIRY_SECONDS
+    os.utime(lease, (later, later))
 
 
 def manifest_of(world: World) -> dict[str, bytes]:
@@ -93,12 +103,11 @@ def test_a_lease_lost_while_temporary_files_were_cleared_ends_the_cycle(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = world.remote / ".skynet/lease"
-    theirs = b"token elsewhere 4711 0000000001\n"
     lease.write_bytes(b"token gone 4711 0000000001\n")
     before, plain = manifest_of(world), SftpRemote.clear_temps
 
     def slow(remote: SftpRemote, strays: Sequence[bytes], keep: Sequence[bytes]) -> int:
-        lease.write_bytes(theirs)
+        taken_over(world)
         world.monotonic += EXPIRY_SECONDS + 1
         return plain(remote, strays, keep)
 
@@ -106,7 +115,7 @@ def test_a_lease_lost_while_temporary_files_were_cleared_ends_the_cycle(
     with pytest.raises(OwnedError) as caught:
         world.sync()
     assert caught.value.code == "lease-lost"
-    assert lease.read_bytes() == theirs
+    assert lease.read_bytes() == THEIRS
     assert manifest_of(world) == before
     assert "new" not in world.files(), "nothing was done"
 
@@ -119,7 +128,7 @@ def test_a_lease_lost_in_the_end_lets_no_trash_be_emptied(
 
     def slow(book: ledger.Ledger, beat: Callable[[], None]) -> None:
         plain(book, beat)
-        (world.remote / ".skynet/lease").write_bytes(b"token elsewhere 4711 0000000001\n")
+        taken_over(world)
         world.monotonic += EXPIRY_SECONDS + 1
 
     monkeypatch.setattr(ledger.Ledger, "compact", slow)

@@ -154,7 +154,7 @@ def test_append_is_one_write() -> None:
     files, head = sample()
     files.calls.clear()
     Manifest(files).append(head, [Drop(b"many")])
-    assert files.calls == [("write_at", LOG)]
+    assert files.calls == [("append", LOG)]
 
 
 def test_compaction_replaces_log_then_manifest_then_removes_the_old_log() -> None:

@@ -18,15 +18,16 @@ IS_CURRENT = [
     *["READ", "CLOSE"],  # the manifest's last bytes
     *["READ", "CLOSE"],  # the log's, in the second round trip
 ]
-TAKE_LEASE = ["OPEN", "WRITE", "CLOSE"]  # the file must not exist before; its text
+# The file must not exist before; its text, and its time, by which it is known again.
+TAKE_LEASE = ["OPEN", "WRITE", "FSTAT", "CLOSE"]
 CHECK_AGAIN = IS_CURRENT  # with the lease held: has anybody written since we looked?
 UPLOAD = [
     "OPEN",  # a temporary file
     *["WRITE", "FSETSTAT", "FSTAT", "CLOSE"],  # content, mode and time, its size: one round trip
     "posix-rename",  # into place
 ]
-APPEND = ["OPEN", "WRITE", "CLOSE"]  # one record at the end of the log
-END_LEASE = ["REMOVE"]
+APPEND = ["OPEN", "WRITE"]  # one record at the end of the log, which stays open for the next
+END_LEASE = ["CLOSE", "REMOVE"]  # of the log; the lease. One round trip
 BEGIN = [*LIMITS, *IS_CURRENT, *TAKE_LEASE, *CHECK_AGAIN]
 # Without an audit, a directory on the way, or a file whose attributes are set, is looked at first:
 # it may have become a link that leads elsewhere.

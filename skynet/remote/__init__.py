@@ -1,7 +1,7 @@
 """The verbs sync needs of a remote, and their implementation over SFTP."""
 
 from skynet.remote.sftp import SftpRemote
-from skynet.remote.verbs import Facts, Intent, Listed, Outcome, Remote, Site, Trash
+from skynet.remote.verbs import Facts, Intent, Listed, Outcome, Remote, Site, Stamp, Trash
 
 __all__ = [
     "Facts",
@@ -11,5 +11,6 @@ __all__ = [
     "Remote",
     "SftpRemote",
     "Site",
+    "Stamp",
     "Trash",
 ]

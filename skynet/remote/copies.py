@@ -103,7 +103,7 @@ class Copies:
             read_back=self.reads_back,
         )
         entry = msgspec.structs.replace(op.entry, digest=sent.digest)
-        signature = builder.finish() if builder else None
+        signature = builder.finish(sent.digest) if builder else None
         return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None, signature)
 
     def _copy(

@@ -1,24 +1,29 @@
 """skynet's own files on the remote: small reads, streams, atomic replacement, exclusive creation.
 
 A handle is good on one channel only, so every step that needs one is a conversation of its own:
-a long file is read and written in pieces of BATCH bytes, each with its own OPEN.
+a long file is read and written in pieces of BATCH bytes, each with its own OPEN. The one handle
+that outlives its conversation is that of the file appended to last, on a channel that is always
+the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from skynet.errors import RequestError, TargetError
+from skynet.remote.verbs import Stamp
 from skynet.rules import shown
 from skynet.sftp import wire
-from skynet.sftp.client import Capabilities, Client
+from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     OK,
     Handle,
+    Reply,
     Status,
+    expect_attrs,
     expect_data,
     expect_handle,
     expect_ok,
@@ -31,6 +36,13 @@ T = TypeVar("T")
 
 BATCH = 8 << 20
 FIRST_READS = 4  # in the first batch: most of these files are small
+
+
+class _Kept(NamedTuple):
+    """The file that the last append has left open."""
+
+    name: bytes
+    handle: bytes
 
 
 class OwnFiles:
@@ -51,6 +63,7 @@ class OwnFiles:
         self._client = client
         self._directory = directory
         self._temp_name = temp_name
+        self._kept: _Kept | None = None
 
     def peek(self, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
         """The bytes at (name, offset, length), None without a file. Two round trips."""
@@ -68,37 +81,69 @@ class OwnFiles:
 
     def replace(self, name: bytes, chunks: Iterable[bytes]) -> None:
         """Write under a temporary name and rename into place."""
+        self._let_go()
         temp = self._temp_name()
         offset, flags = 0, wire.WRITE_NEW
         for batch in _batches(chunks):
-            self._write(name, temp, flags, offset, batch)
+            writing = _Writing(temp, offset, batch, self._client.capabilities.max_write)
+            self._call("write", name, _write(writing, flags))
             offset, flags = offset + len(batch), wire.WRITE_IN_PLACE
         place = Placement(temp, self._full(name), self._temp_name())
         self._call("write", name, publish(place, self._client.capabilities))
 
-    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
+    def write_at(self, name: bytes, offset: int, data: bytes) -> Stamp:
         """Write into a file, which is made if it does not exist."""
-        self._write(name, self._full(name), wire.WRITE_IN_PLACE, offset, data)
+        return self._call("write", name, _write_at(self._writing(name, offset, data)))
 
-    def create(self, name: bytes, data: bytes) -> bool:
-        """Make a file that does not exist yet; False if it does."""
-        return self._call("write", name, _create(self._full(name), data))
+    def append(self, name: bytes, offset: int, data: bytes) -> None:
+        """Write at the end of a file, which stays open for the next append.
+
+        If somebody else removes or replaces the file meanwhile, the server takes such a write all
+        the same, and nobody will ever read it. What keeps others from that is the lease: its holder
+        looks at it first, and whoever takes it anew begins with a new handle (`create`).
+        """
+        if self._kept is not None and self._kept.name != name:
+            self._let_go()
+        kept, self._kept = self._kept, None  # so that nothing is kept after an error
+        writing = _append(self._writing(name, offset, data), kept.handle if kept else None)
+        handle = self._call("write", name, writing)
+        self._kept = _Kept(name, handle)
+
+    def create(self, name: bytes, data: bytes) -> Stamp | None:
+        """Make a file that does not exist yet; None if it does."""
+        self._let_go()
+        return self._call("write", name, _create(self._writing(name, 0, data)))
+
+    def stamp(self, name: bytes) -> Stamp | None:
+        """Size and time of a file, None without one. One request."""
+        return self._call("look at", name, _stamp(self._full(name)))
 
     def rename(self, source: bytes, name: bytes) -> bool:
         """Rename to a free name; False if `source` does not exist."""
+        self._let_go()
         return self._call("rename", source, _rename(self._full(source), self._full(name)))
 
     def remove(self, name: bytes) -> None:
         """Remove a file; it is fine if it does not exist."""
+        self._let_go()
         self._call("remove", name, _remove(self._full(name)))
 
-    def _write(self, name: bytes, path: bytes, flags: int, offset: int, data: bytes) -> None:
-        writing = _write(path, flags, offset, data, self._client.capabilities)
-        self._call("write", name, writing)
+    def _let_go(self) -> None:
+        """Close what an append has left open, before any name comes to stand for another file.
+
+        Nobody waits for it: its writes were acknowledged, and what follows on the same channel is
+        asked after it.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._client.pin(_close(kept.handle), _ended)
+
+    def _writing(self, name: bytes, offset: int, data: bytes) -> _Writing:
+        return _Writing(self._full(name), offset, data, self._client.capabilities.max_write)
 
     def _call(self, doing: str, name: bytes, conversation: Conversation[T]) -> T:
         try:
-            return self._client.call(conversation)
+            return self._client.call_pinned(conversation)
         except RequestError as error:
             if error.code == "failure":
                 self._client.call(self._raise_if_full(0))
@@ -149,24 +194,85 @@ def _read(path: bytes, offset: int, length: int, count: int) -> Conversation[tup
     return data, not pieces[-1] or (size is not None and offset + len(data) >= size)
 
 
-def _write(
-    path: bytes, flags: int, offset: int, data: bytes, capabilities: Capabilities
-) -> Conversation[None]:
+class _Writing(NamedTuple):
+    """Bytes to be written into a file, in requests of at most `step` bytes."""
+
+    path: bytes
+    offset: int
+    data: bytes
+    step: int
+
+    def requests(self, handle: bytes) -> list[wire.Request]:
+        return [
+            wire.write(handle, self.offset + start, self.data[start : start + self.step])
+            for start in range(0, len(self.data), self.step)
+        ]
+
+
+def _write(writing: _Writing, flags: int) -> Conversation[None]:
+    handle = yield from _opened(writing.path, flags)
+    for answer in (yield [*writing.requests(handle), wire.close(handle)]):
+        expect_ok(answer)
+
+
+def _write_at(writing: _Writing) -> Conversation[Stamp]:
+    handle = yield from _opened(writing.path, wire.WRITE_IN_PLACE)
+    return (yield from _fill(handle, writing))
+
+
+def _append(writing: _Writing, handle: bytes | None) -> Conversation[bytes]:
+    """Write into the open file `handle`, else by its path; the handle, which stays open."""
+    if handle is not None:
+        answers = yield writing.requests(handle)
+        if all(is_status(answer, OK) for answer in answers):
+            return handle
+        # The server may have dropped the handle. If it is something else, it is told again.
+        yield [wire.close(handle)]
+    handle = yield from _opened(writing.path, wire.WRITE_IN_PLACE)
+    answers = yield writing.requests(handle)
+    if not all(is_status(answer, OK) for answer in answers):
+        yield [wire.close(handle)]
+    for answer in answers:
+        expect_ok(answer)
+    return handle
+
+
+def _opened(path: bytes, flags: int) -> Conversation[bytes]:
     opening = wire.open_file(path, flags, wire.Attrs(mode=0o600))
     (reply,) = yield [opening]
     if is_status(reply, NO_SUCH_FILE):  # somebody has removed our directory: make it again
         _, reply = yield [wire.mkdir(path.rpartition(b"/")[0], wire.Attrs(mode=0o700)), opening]
-    handle = expect_handle(reply)
-    step = capabilities.max_write
-    answers = yield [
-        *(
-            wire.write(handle, offset + start, data[start : start + step])
-            for start in range(0, len(data), step)
-        ),
+    return expect_handle(reply)
+
+
+def _fill(handle: bytes, writing: _Writing) -> Conversation[Stamp]:
+    """Write into an open file and close it. The stamp is that of this very file."""
+    *answers, found, closed = yield [
+        *(*writing.requests(handle), wire.fstat(handle)),
         wire.close(handle),
     ]
-    for answer in answers:
+    for answer in (*answers, closed):
         expect_ok(answer)
+    return _stamp_of(found)
+
+
+def _stamp(path: bytes) -> Conversation[Stamp | None]:
+    (reply,) = yield [wire.lstat(path)]
+    return None if is_status(reply, NO_SUCH_FILE) else _stamp_of(expect_attrs(reply))
+
+
+def _stamp_of(reply: Reply) -> Stamp:
+    if isinstance(reply, wire.Attrs):
+        return Stamp(reply.size or 0, reply.mtime or 0)
+    return Stamp(0, 0)  # some servers cannot tell by handle
+
+
+def _close(handle: bytes) -> Conversation[None]:
+    yield [wire.close(handle)]
+
+
+def _ended(_result: None, _error: BaseException | None) -> None:
+    """A lost link is told by whatever is asked next, a refusal does no harm."""
 
 
 def _peek(wanted: Sequence[tuple[bytes, int, int]]) -> Conversation[list[bytes | None]]:
@@ -187,17 +293,14 @@ def _peek(wanted: Sequence[tuple[bytes, int, int]]) -> Conversation[list[bytes |
     return found
 
 
-def _create(path: bytes, data: bytes) -> Conversation[bool]:
-    (reply,) = yield [wire.open_file(path, wire.WRITE_NEW, wire.Attrs(mode=0o600))]
+def _create(writing: _Writing) -> Conversation[Stamp | None]:
+    (reply,) = yield [wire.open_file(writing.path, wire.WRITE_NEW, wire.Attrs(mode=0o600))]
     if not isinstance(reply, Handle):
-        (there,) = yield [wire.lstat(path)]
+        (there,) = yield [wire.lstat(writing.path)]
         if isinstance(there, wire.Attrs):
-            return False
+            return None
         expect_handle(reply)
-    handle = expect_handle(reply)
-    for answer in (yield [wire.write(handle, 0, data), wire.close(handle)]):
-        expect_ok(answer)
-    return True
+    return (yield from _fill(expect_handle(reply), writing))
 
 
 def _rename(source: bytes, path: bytes) -> Conversation[bool]:

@@ -41,6 +41,16 @@ class Site(NamedTuple):
     is_prepared: bool
 
 
+class Stamp(NamedTuple):
+    """By what an own file is known to be as it was: bytes, and seconds since 1970.
+
+    mtime is 0 where the server does not say it.
+    """
+
+    size: int
+    mtime: int
+
+
 class Listed(NamedTuple):
     """One remote directory. Times are whole seconds, in nanoseconds; digests are unknown.
 
@@ -164,11 +174,21 @@ class Remote(Protocol):
     def replace(self, name: bytes, chunks: Iterable[bytes]) -> None:
         """Write an own file under a temporary name and rename it into place."""
 
-    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
+    def write_at(self, name: bytes, offset: int, data: bytes) -> Stamp:
         """Write into an own file, which is made if it does not exist."""
 
-    def create(self, name: bytes, data: bytes) -> bool:
-        """Make an own file that does not exist yet; False if it does."""
+    def append(self, name: bytes, offset: int, data: bytes) -> None:
+        """Write at the end of an own file, which is known to be at `offset`.
+
+        The file stays open: another append to it is one round trip, and goes to this very file,
+        whatever others have made of its name. Only who holds the lease may rely on that.
+        """
+
+    def create(self, name: bytes, data: bytes) -> Stamp | None:
+        """Make an own file that does not exist yet; None if it does."""
+
+    def stamp(self, name: bytes) -> Stamp | None:
+        """The present stamp of an own file, None without a file. One request."""
 
     def rename(self, source: bytes, name: bytes) -> bool:
         """Rename an own file to a name that is free; False if `source` does not exist."""

@@ -38,8 +38,8 @@ class MemoryFiles:
         self._called("replace", name)
         self.content[name] = b"".join(chunks)
 
-    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
-        self._called("write_at", name)
+    def append(self, name: bytes, offset: int, data: bytes) -> None:
+        self._called("append", name)
         old = self.content.get(name, b"").ljust(offset, b"\0")
         self.content[name] = old[:offset] + data + old[offset + len(data) :]
 

@@ -27,13 +27,13 @@ from skynet.ops import (
     Upload,
     kind,
 )
-from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Intent, Listed, Outcome, Site
+from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Intent, Listed, Outcome, Site, Stamp
 from skynet.scan import LocalFile, Root, digest_of
 from skynet.sftp.pieces import Source
 from skynet.tree import DIR, LINK, Entry, Kind, Tree, ancestors, is_below, join, order
 from tests.support.disk import MemoryDisk, missing
 from tests.support.versions import assembled, signed
-from tests.support.worlds import CONTENT_OF
+from tests.support.worlds import CONTENT_OF, SECOND
 
 Opener = Callable[[], Source]
 
@@ -66,7 +66,8 @@ class MemoryRemote(MemoryDisk):
     calls: what was asked for and carried out, as (verb or kind of operation, path or own name).
     refusals: the error with which the k-th call (from 0) ends, undone. cut_at: from that call on
     all end with LinkLost, undone. choose(n): which of n operations under way is done next.
-    at_once: how many outcomes one `wait` gives at most, 0 for all.
+    at_once: how many outcomes one `wait` gives at most, 0 for all. clock: the server's, in seconds,
+    as files of skynet's own show it.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class MemoryRemote(MemoryDisk):
         self.calls: list[tuple[str, bytes]] = []
         self.refusals: dict[int, Exception] = {}
         self.cut_at: int | None = None
+        self.clock: Callable[[], float] = lambda: 1.0
         self._choose = choose
         self._at_once = at_once
         self._under_way: list[_Begun] = []
@@ -160,17 +162,22 @@ class MemoryRemote(MemoryDisk):
         self._called("replace", name, mutations=1)
         self._write(join(OWN, name), data)
 
-    def write_at(self, name: bytes, offset: int, data: bytes) -> None:
+    def write_at(self, name: bytes, offset: int, data: bytes) -> Stamp:
         self._called("write_at", name, mutations=1)
-        old = self.data.get(join(OWN, name), b"").ljust(offset, b"\0")
-        self._write(join(OWN, name), old[:offset] + data + old[offset + len(data) :])
+        return self._put_own(name, offset, data)
 
-    def create(self, name: bytes, data: bytes) -> bool:
+    def append(self, name: bytes, offset: int, data: bytes) -> None:
+        self._called("append", name, mutations=1)
+        self._put_own(name, offset, data)
+
+    def create(self, name: bytes, data: bytes) -> Stamp | None:
         self._called("create", name, mutations=1)
-        if join(OWN, name) in self.tree:
-            return False
-        self._write(join(OWN, name), data)
-        return True
+        return None if join(OWN, name) in self.tree else self._put_own(name, 0, data)
+
+    def stamp(self, name: bytes) -> Stamp | None:
+        self._called("stamp", name)
+        entry = self.tree.get(join(OWN, name))
+        return None if entry is None else Stamp(entry.size, entry.mtime_ns // SECOND)
 
     def rename(self, source: bytes, name: bytes) -> bool:
         self._called("own-rename", source, mutations=1)
@@ -210,6 +217,14 @@ class MemoryRemote(MemoryDisk):
 
     def close(self) -> None:
         self.cut_at = 0
+
+    def _put_own(self, name: bytes, offset: int, data: bytes) -> Stamp:
+        path = join(OWN, name)
+        old = self.data.get(path, b"").ljust(offset, b"\0")
+        self._write(path, old[:offset] + data + old[offset + len(data) :])
+        entry = msgspec.structs.replace(self.tree[path], mtime_ns=int(self.clock()) * SECOND)
+        self.tree[path] = entry
+        return Stamp(entry.size, entry.mtime_ns // SECOND)
 
     # Operations.
 
@@ -356,5 +371,8 @@ class MemoryRoot(Root):
         entry = self.tree.get(path)
         return entry is not None and (entry.kind == DIR) == directory
 
-    def open(self, path: bytes, entry: Entry) -> LocalFile:
+    def open(
+        self, path: bytes, entry: Entry, check: Callable[[], None] = lambda: None
+    ) -> LocalFile:
+        check()
         return MemorySource(CONTENT_OF[self.tree[path].digest], b"identity of " + path)
