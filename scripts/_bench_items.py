@@ -15,7 +15,7 @@ SKYNET = "skynet"
 
 # Requests under the lease that a cycle with anything to record has: take the lease, 3; look at the
 # manifest again, 6; append to it, 3; end the lease, 1. tests/test_request_counts.py has the list.
-COMMIT_REQUESTS = 13
+COMMIT_REQUESTS = 14
 
 Kind = Literal["first", "unchanged", "changed", "plan", "resume", "startup"]
 Change = Literal[

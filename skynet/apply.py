@@ -11,15 +11,17 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
 from skynet.delta import Delta
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
 from skynet.intents import Intents
 from skynet.monitor import Monitor, Progress
-from skynet.ops import Copy, Delete, Op, Patch, Plan, Rename, Rmdir, Upload, step, tally
+from skynet.ops import Copy, Delete, Op, Patch, Plan, Rename, Rmdir, Upload, paths_of, step, tally
 from skynet.remote import Outcome, Remote
 from skynet.scan import Root, unreadable
-from skynet.tree import DIR, FILE
+from skynet.tree import DIR, FILE, ancestors
 
 UNDER_WAY = 2048  # operations handed to the remote and not ended
 COMMIT_OPS = 8192
@@ -29,6 +31,18 @@ NOTE_SECONDS = 0.1  # so much of a large upload may be sent again after a crash
 _REMOVALS = (Delete, Rmdir)
 
 Commit = Callable[[list[Outcome]], None]
+IsBusy = Callable[[bytes], bool]
+
+
+class Addition(NamedTuple):
+    """A plan that joins one that is being carried out. deltas: of what is patched, by path."""
+
+    plan: Plan
+    deltas: Mapping[bytes, Delta]
+
+
+# Asked now and then for more to do, that touches no path that is_busy(path) names.
+More = Callable[[IsBusy], Addition | None]
 
 
 @dataclass(slots=True)
@@ -51,13 +65,14 @@ def apply(
     clock: Callable[[], float],
     monitor: Monitor,
     deltas: Mapping[bytes, Delta] | None = None,
+    more: More | None = None,
 ) -> Applied:
     """Carry out `plan`. Errors of the link or of the whole remote end it and are raised.
 
     `get_ready` is called once, when the first operations are under way: what `commit` needs is made
     ready meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
     an error is committed where the remote still allows it. Large uploads go on from what `intents`
-    has of them. deltas: of what is patched, by path.
+    has of them. deltas: of what is patched, by path. more: see there.
     """
     run = _Run(plan, remote, root, intents, get_ready, commit, clock, monitor, deltas or {})
     try:
@@ -73,6 +88,8 @@ def apply(
             beat()
             run.commit_if_due()
             run.note_if_due()
+            if more is not None:
+                run.take_up(more)
     except (KeyboardInterrupt, SkynetError):
         run.salvage()
         raise
@@ -93,7 +110,9 @@ class _Run:
         monitor: Monitor,
         deltas: Mapping[bytes, Delta],
     ) -> None:
-        self._plan = plan
+        self._ops = list(plan.ops)
+        self._is_open = bytearray(b"\1") * len(plan.ops)  # not ended
+        self._ask_after = clock()
         self._remote = remote
         self._root = root
         self._intents = intents
@@ -101,7 +120,7 @@ class _Run:
         self._commit = commit
         self._clock = clock
         self._monitor = monitor
-        self._deltas = deltas
+        self._deltas = dict(deltas)
         self._begun: dict[tuple[type[Op], bytes, bool], int] = {}  # the index of each under way
         self._missing = [len(needs) for needs in plan.needs]
         self._dependents = _dependents(plan)
@@ -118,13 +137,13 @@ class _Run:
         self.applied = Applied(problems=list(plan.problems))
 
     def is_unfinished(self) -> bool:
-        return self._ended < len(self._plan.ops)
+        return self._ended < len(self._ops)
 
     def begin_ready(self) -> None:
         root_verified = False
         while self._ready and self._under_way < UNDER_WAY:
             index = self._ready.popleft()
-            op = self._plan.ops[index]
+            op = self._ops[index]
             if isinstance(op, _REMOVALS):
                 if not root_verified:
                     self._root.verify()
@@ -181,10 +200,10 @@ class _Run:
             raise fatal
 
     def _succeed(self, index: int, outcome: Outcome) -> None:
-        self._ended += 1
+        self._end(index)
         self._uncommitted.append(outcome)
         self._is_urgent |= isinstance(outcome.op, Rename) and outcome.op.entry.kind == DIR
-        planned = self._plan.ops[index]
+        planned = self._ops[index]
         if type(outcome.op) is not type(planned):  # it has become an upload, which sends more
             self._total_bytes += tally([outcome.op])["bytes"] - tally([planned])["bytes"]
         for dependent in self._dependents.pop(index, ()):
@@ -198,17 +217,65 @@ class _Run:
         failed = [(index, problem)]
         while failed:
             index, problem = failed.pop()
-            self._ended += 1
+            self._end(index)
             self.applied.problems.append(problem)
             for dependent in self._dependents.pop(index, ()):
                 if self._missing[dependent] >= 0:
                     self._missing[dependent] = -1
-                    path = self._plan.ops[dependent].path
+                    path = self._ops[dependent].path
                     failed.append((dependent, Problem(path, problem.code, reason)))
+
+    def _end(self, index: int) -> None:
+        self._ended += 1
+        self._is_open[index] = False
+
+    def take_up(self, more: More) -> None:
+        """Ask for more to do, but spend a tenth of the time at it at most."""
+        began = self._clock()
+        if began < self._ask_after:
+            return
+        addition = more(self._busy())
+        if addition is not None:
+            self._add(*addition)
+        ended = self._clock()
+        self._ask_after = ended + max(WAIT_SECONDS, 10 * (ended - began))
+
+    def _busy(self) -> IsBusy:
+        """Tells the paths that what has not ended, or is not recorded, is about."""
+        paths: set[bytes] = set()
+        above: set[bytes] = set()
+
+        def fill() -> None:
+            unfinished = (
+                op for op, is_open in zip(self._ops, self._is_open, strict=True) if is_open
+            )
+            for op in chain(unfinished, (outcome.op for outcome in self._uncommitted)):
+                for path in paths_of(op):
+                    paths.add(path)
+                    above.update(ancestors(path))
+
+        def is_busy(path: bytes) -> bool:
+            if not paths:
+                fill()
+            return path in paths or path in above or not paths.isdisjoint(ancestors(path))
+
+        return is_busy
+
+    def _add(self, plan: Plan, deltas: Mapping[bytes, Delta]) -> None:
+        first = len(self._ops)
+        self._ops += plan.ops
+        self._is_open += bytearray(b"\1") * len(plan.ops)
+        self._missing += [len(needs) for needs in plan.needs]
+        self._dependents |= _dependents(plan, first)
+        # What has come to it meanwhile is small beside what takes so long.
+        self._ready.extendleft(first + i for i, needs in enumerate(plan.needs) if not needs)
+        self._deltas |= deltas
+        self._total_bytes += plan.counts()["bytes"]
+        self.applied.problems += plan.problems
 
     def _report(self) -> None:
         there = _bytes_there(self._remote) - self._bytes_before
-        self._monitor(Progress(self._ended, len(self._plan.ops), there, self._total_bytes))
+        self._monitor(Progress(self._ended, len(self._ops), there, self._total_bytes))
 
     def get_ready_to_commit(self) -> None:
         if not self._is_ready_to_commit:
@@ -264,11 +331,12 @@ def _bytes_there(remote: Remote) -> int:
     return counts["bytes"] + counts["resumed"]
 
 
-def _dependents(plan: Plan) -> dict[int, array[int]]:
+def _dependents(plan: Plan, first: int = 0) -> dict[int, array[int]]:
+    """Which operations wait for each; both counted from `first` on."""
     dependents: dict[int, array[int]] = {}
-    for index, needs in enumerate(plan.needs):
+    for index, needs in enumerate(plan.needs, first):
         for needed in needs:
-            dependents.setdefault(needed, array("L")).append(index)
+            dependents.setdefault(first + needed, array("L")).append(index)
     return dependents
 
 

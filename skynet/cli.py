@@ -14,6 +14,22 @@ from typing import Annotated, Literal
 import typer
 
 from skynet import __version__
+from skynet.cli_daemon import daemon_app
+from skynet.cli_options import (
+    AsJson,
+    BandwidthLimit,
+    CompleteSync,
+    ConfigFile,
+    Identity,
+    KnownHosts,
+    Names,
+    Quiet,
+    Source,
+    StateDir,
+    TargetUrl,
+    Verbose,
+)
+from skynet.cli_service import service
 from skynet.errors import ExitCode
 
 # New objects that may form cycles, before such are looked for: at Python's 700, a sync of many
@@ -29,50 +45,13 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(daemon_app)  # without a name: its commands are commands of skynet
+app.add_typer(service, name="service")
 
-# readable=False: typer would complain of a path in its own words; the rooms below have better ones.
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Mirrors of skynet.toml; all of them if none is named.", show_default=False
-    ),
-]
-ConfigFile = Annotated[
-    Path | None, typer.Option("-c", "--config", readable=False, help="Read mirrors from this file.")
-]
-Source = Annotated[
-    Path | None, typer.Option(readable=False, help="Local directory, without skynet.toml.")
-]
-TargetUrl = Annotated[
-    str | None, typer.Option("--target", help="sftp://[user@]host[:port]/path, with --source.")
-]
-Identity = Annotated[
-    Path | None, typer.Option(readable=False, help="Log in with this private key only.")
-]
-KnownHosts = Annotated[Path | None, typer.Option(readable=False, help="File of trusted host keys.")]
-CompleteSync = Annotated[
-    bool | None,
-    typer.Option(
-        "--complete-sync/--no-complete-sync", help="Delete on the remote what is gone here."
-    ),
-]
-StateDir = Annotated[
-    Path | None, typer.Option(readable=False, help="Where skynet keeps what it can rebuild.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for each mirror.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but what is wrong.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show every operation.")]
 Audit = Annotated[
     bool | None,
     typer.Option(
         "--audit/--no-audit", help="List the remote, or trust the manifest.  [default: audit]"
-    ),
-]
-BandwidthLimit = Annotated[
-    str | None,
-    typer.Option(
-        "--bwlimit",
-        help='Send no faster, in bytes a second: 10M is 10 MiB/s; or "08:00 2M, 18:00 off".',
     ),
 ]
 Adopt = Annotated[
@@ -119,7 +98,7 @@ def sync(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the remote directory equal to the local one."""
+    """Make the remote directory equal to the local one; without --once, keep it so."""
     from skynet import commands
 
     options = commands.Options(
@@ -136,8 +115,16 @@ def sync(
     face = commands.Face(quiet=quiet, verbose=verbose, as_json=as_json)
     if plan is not None and not (audit is None and adopt is None):
         raise typer.Exit(commands.refuse_beside_plan(face))
+    if not once:
+        given = {"approve": approve, "plan": plan, "audit": audit, "adopt": adopt, "json": as_json}
+        wrong = [f"--{name}" for name, value in given.items() if value not in (None, "", False)]
+        if wrong:
+            raise typer.Exit(commands.refuse_without_once(face, wrong))
+        from skynet import commands_keep
+
+        raise typer.Exit(commands_keep.keep(options, face))
     request = commands.Request(audit=audit is not False, adopt=adopt or "stat", approve=approve)
-    raise typer.Exit(commands.sync(options, request, face, once=once, saved=plan))
+    raise typer.Exit(commands.sync(options, request, face, saved=plan))
 
 
 @app.command()
@@ -230,7 +217,7 @@ def guide(
     """Show a guide.
 
     first-mirror, passwords, ssh-keys, linux-server, windows-server, bandwidth, review-a-plan,
-    settings.
+    daemon, settings.
     """
     from skynet import commands
 

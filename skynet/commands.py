@@ -37,6 +37,7 @@ __all__ = [
     "guide",
     "plan",
     "refuse_beside_plan",
+    "refuse_without_once",
     "serve",
     "sync",
     "trust",
@@ -46,14 +47,8 @@ SETTINGS = "settings"  # the guide that is made from the table of keys
 EXIT_CODES = {"problems": ExitCode.PROBLEMS, "held": ExitCode.HELD}  # of a report's outcome
 
 
-def sync(
-    options: Options, request: Request, face: Face, *, once: bool, saved: Path | None = None
-) -> int:
+def sync(options: Options, request: Request, face: Face, *, saved: Path | None = None) -> int:
     """One cycle for each mirror; for one mirror what the plan saved in the file says."""
-    if not once:
-        return _refuse(
-            face, UsageError("Say `skynet sync --once`: this version runs one cycle at a time.")
-        )
     return _run_mirrors(options, request, face, saved)
 
 
@@ -152,6 +147,13 @@ def refuse_beside_plan(face: Face) -> int:
     return _refuse(
         face, UsageError("A saved plan is carried out as it is: leave out --audit and --adopt.")
     )
+
+
+def refuse_without_once(face: Face, given: Sequence[str]) -> int:
+    """Refuse options that are about one cycle in a sync that goes on."""
+    names = " and ".join(given)
+    words = f"{names}: for one cycle only. Say `skynet sync --once`, or leave it out to go on."
+    return _refuse(face, UsageError(words))
 
 
 def _run_mirror(

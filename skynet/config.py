@@ -41,6 +41,7 @@ __all__ = [
     "Options",
     "Target",
     "check",
+    "config_file",
     "describe_keys",
     "load_mirrors",
     "parse_target",
@@ -79,9 +80,14 @@ class Mirror:
     trash: Literal["deleted", "all"] = "deleted"
     trash_days: int = 7
     verify_patches: Literal["size", "read-back"] = "size"
+    watch: Literal["auto", "native", "poll", "off"] = "auto"
     max_delete: MaxDelete = field(default_factory=MaxDelete)
     channels: int = 8
     bwlimit: Bandwidth = UNLIMITED
+    settle: float = 2.0
+    settle_max: float = 300.0
+    scan_interval: float = 3600.0
+    audit_interval: float = 86400.0
     state_dir: Path
 
 
@@ -104,6 +110,11 @@ def state_base(options: Options, environ: Mapping[str, str], cwd: Path) -> Path:
     """The state directory where no configuration file has a say."""
     chosen: Path = _overrides(options, environ, cwd).get("state_dir", _default_state_dir())
     return chosen
+
+
+def config_file(options: Options, environ: Mapping[str, str], cwd: Path) -> Path:
+    """The configuration file that `load_mirrors` reads; ConfigError if there is none."""
+    return _find_file(options, environ, cwd)[0]
 
 
 def load_mirrors(options: Options, environ: Mapping[str, str], cwd: Path) -> list[Mirror]:

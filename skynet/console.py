@@ -6,13 +6,14 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from skynet.monitor import Event, Notice, Stage
 from skynet.monitor import Progress as Moved
@@ -87,6 +88,36 @@ class Face:
                 yield watching
             finally:
                 self._watching = None
+
+    @contextmanager
+    def board(self) -> Iterator[Callable[[Iterable[str]], None]]:
+        """What shows lines in rich markup in the place of those that it showed before.
+
+        Below them where there is no terminal.
+        """
+        if not self.is_live:
+            yield self.say
+            return
+        from rich.live import Live  # slow to load, and needed here only
+
+        with Live(console=self._out, auto_refresh=False) as live:
+
+            def show(lines: Iterable[str]) -> None:
+                text = Text.from_markup("\n".join(lines), emoji=False, overflow="fold")
+                text.no_wrap = False  # else what is longer than a line is cut off here
+                live.update(text, refresh=True)
+
+            yield show
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether only what is wrong is to be told."""
+        return self._quiet
+
+    @property
+    def is_live(self) -> bool:
+        """Whether reports go to a terminal, where what was shown can be replaced."""
+        return self._out.is_terminal and not self._out.is_dumb_terminal and not self._quiet
 
     def confirm(self, question: str) -> bool | None:
         """Whether a person at the terminal agrees; None when there is nobody."""

@@ -15,8 +15,8 @@ from skynet.findings import Finding, holds_ours, undecided
 from skynet.ops import Patch, Plan
 from skynet.remote import Remote
 from skynet.scan import Root, digest_of, unreadable
+from skynet.scope import Survey
 from skynet.signatures import Signatures
-from skynet.survey import Survey
 from skynet.tree import FILE, Entry
 
 LEAST_SAVING = 0.1  # of a file's content; below that a patch is not worth its requests
@@ -32,6 +32,7 @@ class Reader(NamedTuple):
     root: Root
     signature_of: Callable[[bytes, int], Signature | None] = lambda _digest, _size: None
     holds_size: Callable[[int], bool] = lambda _size: False
+    check: Callable[[], None] = lambda: None
 
 
 def decide_contents(found: Survey, reader: Reader, read_back: Remote | None) -> list[Finding]:
@@ -51,7 +52,7 @@ def decide_contents(found: Survey, reader: Reader, read_back: Remote | None) -> 
         signature = _old_signature(finding, reader)
         decided: Finding | None = finding
         if finding.path in wanted or signature is not None:
-            decided = _read_local(finding, reader.root, signature, found)
+            decided = _read_local(finding, reader, signature, found)
         if decided is not None:
             result.append(decided)
     return result
@@ -74,7 +75,7 @@ def deltas_of(
             signature = signatures.get(op.replaces.digest, op.replaces.size)
         if signature is not None:
             with suppress(TornRead, OSError):
-                delta, _ = _compared(root, op.path, op.entry, signature)
+                delta, _ = _compared(Reader(root), op.path, op.entry, signature)
         if delta is not None:
             deltas[op.path] = delta
     return deltas
@@ -91,15 +92,15 @@ def _old_signature(finding: Finding, reader: Reader) -> Signature | None:
 
 
 def _read_local(
-    finding: Finding, root: Root, signature: Signature | None, found: Survey
+    finding: Finding, reader: Reader, signature: Signature | None, found: Survey
 ) -> Finding | None:
     path, local = finding.path, finding.local
     assert local is not None
     try:
         if signature is None:
-            digest, identity = root.digest(path, local)
+            digest, identity = reader.root.digest(path, local, reader.check)
         else:
-            delta, identity = _compared(root, path, local, signature)
+            delta, identity = _compared(reader, path, local, signature)
             digest = delta.digest
             if delta.copied >= delta.size * LEAST_SAVING:
                 found.deltas[path] = delta
@@ -116,9 +117,11 @@ def _read_local(
     return msgspec.structs.replace(finding, local=local)
 
 
-def _compared(root: Root, path: bytes, entry: Entry, signature: Signature) -> tuple[Delta, bytes]:
+def _compared(
+    reader: Reader, path: bytes, entry: Entry, signature: Signature
+) -> tuple[Delta, bytes]:
     """A local file beside an old version; and the identity to record. TornRead, OSError."""
-    file = root.open(path, entry)
+    file = reader.root.open(path, entry, reader.check)
     try:
         return compare(signature, file), file.verify()
     finally:

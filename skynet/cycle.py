@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from skynet.errors import Problem
 from skynet.guard import Hazard
@@ -23,6 +23,7 @@ class Surroundings:
 
     clock: monotonic seconds. now_ns: wall clock, nanoseconds since 1970. token(n): n random
     bytes. host: this machine's name, for the manifest's origin. pid_space: see `lease.pid_space`.
+    check: raises Interrupted when the work is to end; it is called every moment.
     """
 
     clock: Callable[[], float]
@@ -32,6 +33,17 @@ class Surroundings:
     host: str
     pid_space: str
     monitor: Monitor
+    check: Callable[[], None] = lambda: None
+
+
+class Arrivals(Protocol):
+    """What has changed locally while a plan is carried out."""
+
+    def take(self, is_busy: Callable[[bytes], bool]) -> Mapping[bytes, bool]:
+        """Marks to look at now, as in Request; none of which is_busy(path)."""
+
+    def put_back(self) -> None:
+        """What was taken last was not done: it needs a cycle of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,11 @@ class Request:
     approve: the hazards' approval. bind: a dry run's report has the plan with what it was made
     from. saved: carry out this plan, or raise StalePlan; nothing is compared, audit and adopt say
     nothing then.
+
+    marks: look only at these paths (path -> whether at all below it, too), if the index is current;
+    None: at everything. is_unsettled: see Tools. goes_on: what no hazard is about is carried out
+    although the plan is held. held_deletes: deletes that are held already and count with this
+    plan's. arrivals: what joins the plan while it is carried out.
     """
 
     audit: bool = True
@@ -49,13 +66,19 @@ class Request:
     approve: str = ""
     bind: bool = False
     saved: SavedPlan | None = None
+    marks: Mapping[bytes, bool] | None = None
+    is_unsettled: Callable[[bytes, int], bool] = lambda _path, _mtime_ns: False
+    goes_on: bool = False
+    held_deletes: int = 0
+    arrivals: Arrivals | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a cycle came to. counts: requests, mutations, and acknowledged content bytes.
 
-    moved: of a plan that was not carried out, what each renamed directory holds.
+    moved: of a plan that was not carried out, what each renamed directory holds. unsettled: files
+    that are still being written and were left for later. was_whole: everything was looked at.
     """
 
     outcome: Outcomes
@@ -67,3 +90,5 @@ class Report:
     skipped: Counter[str] = field(default_factory=Counter)
     moved: Mapping[bytes, Weight] = field(default_factory=dict)
     saved: SavedPlan | None = None
+    unsettled: Sequence[bytes] = ()
+    was_whole: bool = True

@@ -14,6 +14,7 @@
     ├── RemoteStopped          exit 1   the whole remote refuses writes (retry helps)
     ├── StalePlan              exit 4   a saved plan does not fit what is there any more
     ├── OwnedError             exit 5   another skynet works on this mirror (retry helps)
+    ├── Interrupted            exit 130 asked to end before it was done
     ├── RequestError           exit 1   one SFTP request was refused; becomes a Problem
     └── TornRead               exit 1   a local file changed while it was read; becomes a Problem
 
@@ -151,6 +152,13 @@ class OwnedError(SkynetError):
     exit_code = ExitCode.OWNED
     retry = True
     code = "owned"
+
+
+class Interrupted(SkynetError):
+    """The work was asked to end before it was done; what was finished is recorded."""
+
+    exit_code = ExitCode.INTERRUPTED
+    code = "interrupted"
 
 
 class RequestError(SkynetError):

@@ -1,30 +1,36 @@
 """The safety guard: what in a plan could be a mistake that destroys data. Pure.
 
-A hazard holds the whole plan until a person approves it. An approval is bound to the hazards that
-were shown and to the paths (or the owner) they are about: it covers no hazard that comes later,
-and outlives changes that no hazard is about.
+A hazard holds the whole plan until a person approves it, or, where work must go on, the operations
+that it is about and what needs them. An approval is bound to the hazards that were shown and to
+the paths (or the owner) they are about: it covers no hazard that comes later, and outlives changes
+that no hazard is about.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from skynet.ops import Delete, Plan, Rmdir, Upload
+from skynet.ops import Delete, Op, Plan, Rmdir, Upload
 from skynet.rules import shown
 from skynet.tree import FILE
 
 _REMOVALS = (Delete, Rmdir)
+OTHER_MIRROR = "other-mirror"
 
 
 class Hazard(NamedTuple):
-    """One reason to hold a plan. `approve` (12 hex digits) approves all hazards of the plan."""
+    """One reason to hold a plan. `approve` (12 hex digits) approves all hazards of the plan.
+
+    paths: of the operations it is about; empty if it is about all of them.
+    """
 
     code: str
     message: str
     approve: str
+    paths: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,10 @@ class Circumstances:
     """What the guard must know beside the plan.
 
     entries: how many the manifest holds. found: how many the local scan saw, directories
-    included. root_changed: the source is another directory (device, inode) than last time.
-    owner: whose manifest this is, if not ours. max_fraction, max_entries: more deletes are held.
+    included. deleted_lately: how many were deleted within the last hour, beside those that were
+    approved; they count with this plan's. root_changed: the source is another directory (device,
+    inode) than last time. owner: whose manifest this is, if not ours. max_fraction, max_entries:
+    more deletes are held.
     """
 
     entries: int
@@ -43,6 +51,7 @@ class Circumstances:
     ask_foreign: bool = True
     max_fraction: float = 0.5
     max_entries: int = 1000
+    deleted_lately: int = 0
 
 
 class _Reason(NamedTuple):
@@ -64,7 +73,28 @@ def hazards(plan: Plan, around: Circumstances) -> list[Hazard]:
     ]
     reasons = [reason for reason in possible if reason is not None]
     approve = _approval(reasons)
-    return [Hazard(reason.code, reason.message, approve) for reason in reasons]
+    return [
+        Hazard(r.code, r.message, approve, () if r.code == OTHER_MIRROR else r.about)
+        for r in reasons
+    ]
+
+
+def unquestioned(plan: Plan, dangers: Iterable[Hazard]) -> Plan:
+    """The part of a plan that no hazard is about, and that needs nothing a hazard is about."""
+    about = {path for danger in dangers for path in danger.paths}
+    if any(not danger.paths for danger in dangers):
+        return Plan([], [], plan.problems)
+    new_index: dict[int, int] = {}
+    ops: list[Op] = []
+    needs: list[list[int]] = []
+    for index, (op, needed) in enumerate(zip(plan.ops, plan.needs, strict=True)):
+        is_in_question = op.path in about and isinstance(op, Delete | Rmdir | Upload)
+        if is_in_question or any(before not in new_index for before in needed):
+            continue
+        new_index[index] = len(ops)
+        ops.append(op)
+        needs.append([new_index[before] for before in needed])
+    return Plan(ops, needs, plan.problems)
 
 
 def _approval(reasons: Iterable[_Reason]) -> str:
@@ -88,7 +118,7 @@ def _other_owner(plan: Plan, around: Circumstances) -> _Reason | None:
         f"The target is the mirror of another source, {around.owner}. "
         "Is the target right? Approve to make it the mirror of this source."
     )
-    return _Reason("other-mirror", message, [around.owner.encode("utf-8", "surrogateescape")])
+    return _Reason(OTHER_MIRROR, message, [around.owner.encode("utf-8", "surrogateescape")])
 
 
 def _root(plan: Plan, around: Circumstances) -> _Reason | None:
@@ -112,12 +142,15 @@ def _root(plan: Plan, around: Circumstances) -> _Reason | None:
 
 def _mass_delete(plan: Plan, around: Circumstances) -> _Reason | None:
     deleted = _deleted(plan, foreign=False)
-    share = len(deleted) / around.entries if around.entries else 0.0
-    if len(deleted) <= around.max_entries and share <= around.max_fraction:
+    before = around.deleted_lately
+    count, entries = len(deleted) + before, around.entries + before
+    share = count / entries if entries else 0.0
+    if not deleted or (count <= around.max_entries and share <= around.max_fraction):
         return None
+    earlier = f", after {before} within the last hour" if before else ""
     message = (
-        f"{len(deleted)} of {around.entries} entries would be deleted on the remote; more than "
-        f"{around.max_entries}, or {around.max_fraction:.0%}, are held (max_delete)."
+        f"{len(deleted)} of {around.entries} entries would be deleted on the remote{earlier}; more "
+        f"than {around.max_entries}, or {around.max_fraction:.0%}, are held (max_delete)."
     )
     return _Reason("mass-delete", message, deleted)
 

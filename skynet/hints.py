@@ -4,7 +4,7 @@ Nothing here is the truth, and losing it costs work done again. So whatever is w
 database, it is deleted and begun anew. diskcache would run what a crafted one says; ours holds raw
 bytes in its rows and nothing else, and no file beside them is ever read or removed.
 
-A database is made when it is first written. One thread owns it.
+A database is made when it is first written. One thread at a time uses it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ _SETTINGS = {
     # every upload.
     "sqlite_synchronous": 1,
 }
+
+# Opening writes dozens of settings, each a transaction. Only then every one waits for the disk, and
+# all of it is in one file.
+_DURABLE = {"sqlite_synchronous": 0, "sqlite_journal_mode": "truncate"}
+_WAITS = ("sqlite_synchronous", 2)
 
 
 class HintsDamaged(SkynetError):
@@ -94,14 +99,23 @@ class _RawDisk(Disk):  # type: ignore[misc]  # diskcache has no types
 
 
 class Hints:
-    """One database, in a directory of its own. forgotten: told why it is begun anew."""
+    """One database, in a directory of its own.
+
+    forgotten: told why it is begun anew. durable: what is written outlives a power cut.
+    """
 
     def __init__(
-        self, directory: Path, bounds: Bounds, forgotten: Callable[[Exception], None]
+        self,
+        directory: Path,
+        bounds: Bounds,
+        forgotten: Callable[[Exception], None],
+        *,
+        durable: bool = False,
     ) -> None:
         self._directory = directory
         self._bounds = bounds
         self._forgotten = forgotten
+        self._durable = durable
         self._cache: Cache | None = None
         self._failures = 0
 
@@ -124,20 +138,23 @@ class Hints:
         """Close the database."""
         if self._cache is not None:
             self._cache.close()
-            self._cache = None
+            self._cache = None  # with it go the connections of other threads
 
     def _opened(self) -> Cache:
         if self._cache is None:
             _make_private(self._directory, self._bounds.database)
-            self._cache = Cache(
+            cache = Cache(
                 str(self._directory),
                 timeout=5,
                 disk=_RawDisk,
                 disk_max_bytes=self._bounds.item,
                 size_limit=self._bounds.keep or self._bounds.database,
                 eviction_policy="least-recently-used" if self._bounds.keep else "none",
-                **_SETTINGS,
+                **(_SETTINGS | _DURABLE if self._durable else _SETTINGS),
             )
+            if self._durable:
+                cache.reset(*_WAITS)
+            self._cache = cache
         return self._cache
 
     def _begin_anew(self, error: Exception) -> None:

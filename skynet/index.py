@@ -23,6 +23,7 @@ import msgspec
 
 from skynet import index_file
 from skynet.errors import SkynetError
+from skynet.index_paths import DROPS, LARGE_MOVES, MOVES, below, split
 from skynet.manifest_codec import Head
 from skynet.tree import FILE, Edit, Entry, Move, Put, join
 
@@ -55,24 +56,9 @@ _ROW = "SELECT stat, entry FROM entries WHERE dir = ? AND name = ?"
 _NEXT_PAGE = """SELECT dir, name, entry FROM entries WHERE (dir, name) > (?, ?)
     ORDER BY dir, name LIMIT ?"""
 
-# The directories below D are those from D + "/" up to D + "0", the byte that follows "/".
-_DROPS = (
-    "DELETE FROM entries WHERE dir = :dir AND name = :name",
-    "DELETE FROM entries WHERE dir = :path",
-    "DELETE FROM entries WHERE dir >= :path_slash AND dir < :path_zero",
-)
-_MOVES = (
-    """UPDATE OR REPLACE entries SET dir = :to_dir, name = :to_name
-    WHERE dir = :dir AND name = :name""",
-    "UPDATE OR REPLACE entries SET dir = :to WHERE dir = :path",
-    """UPDATE OR REPLACE entries SET dir = CAST(:to || substr(dir, length(:path) + 1) AS BLOB)
-    WHERE dir >= :path_slash AND dir < :path_zero""",
-)
-
-_LARGE_MOVES = tuple(statement.replace("entries", "large") for statement in _MOVES)
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_deletes = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
 # What decoding raises for values that are none of ours: text that is no UTF-8, values nested
@@ -102,7 +88,7 @@ class Index:
         self._db = db
         self._path = path
         self._read_only = read_only
-        self._has_notes = False
+        self.has_notes = False
 
     @classmethod
     def open(cls, path: Path | None, *, read_only: bool = False) -> Index:
@@ -171,6 +157,20 @@ class Index:
         with self._transaction():
             self._set_meta("root", b"%d:%d" % identity)
 
+    @property
+    def deletes(self) -> list[tuple[int, int]]:
+        """(minute since 1970, how many entries were deleted in it), oldest first."""
+        value = self._meta("deletes")
+        try:
+            return [] if value is None else _decode_deletes(value)
+        except _MALFORMED as error:
+            raise self._damaged(error) from error
+
+    @deletes.setter
+    def deletes(self, notes: Sequence[tuple[int, int]]) -> None:
+        with self._transaction():
+            self._set_meta("deletes", _encode(notes))
+
     def stats(self, directory: bytes) -> dict[bytes, bytes]:
         """The names that `directory` holds, each with its stat identity."""
         return dict(self._rows(_STATS, (directory,)))
@@ -179,6 +179,11 @@ class Index:
         """What `directory` holds: name to (stat identity, packed entry), in order of names."""
         rows = self._rows(_CHILDREN, (directory,))
         return {name: (stat, entry) for name, stat, entry in rows}
+
+    def rows(self, directory: bytes, names: Iterable[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
+        """As `children`, but only these names, as far as they are there."""
+        found = ((name, self._rows(_ROW, (directory, name))) for name in names)
+        return {name: rows[0] for name, rows in found if rows}
 
     def unpack(self, packed: bytes) -> Entry:
         """The entry that `children` gave packed."""
@@ -194,7 +199,7 @@ class Index:
 
     def row(self, path: bytes) -> tuple[bytes, Entry] | None:
         """Stat identity and entry at `path`; None when there is none."""
-        rows = self._rows(_ROW, _split(path))
+        rows = self._rows(_ROW, split(path))
         return (rows[0][0], self.unpack(rows[0][1])) if rows else None
 
     def entries(self) -> Iterator[tuple[bytes, Entry]]:
@@ -229,7 +234,7 @@ class Index:
         now, and to be set with `record((), head, {})`. Both iterables are read once, the entries
         to their end first; when one raises, the index is as it was.
         """
-        rows = ((*_split(path), STAT_UNKNOWN, pack(entry)) for path, entry in head_entries)
+        rows = ((*split(path), STAT_UNKNOWN, pack(entry)) for path, entry in head_entries)
         with self._transaction():
             self._db.execute("DELETE FROM meta WHERE key = 'head'")
             self._db.execute("ALTER TABLE entries RENAME TO old")
@@ -261,8 +266,8 @@ class Index:
         """Put stat identities aside, on the disk, for `remember`; also where all is read-only."""
         with self._transaction("BEGIN"):
             self._db.execute(_NOTED)
-            self._db.executemany(_NOTE, ((*_split(path), stat) for path, stat in stats.items()))
-            self._has_notes = True
+            self._db.executemany(_NOTE, ((*split(path), stat) for path, stat in stats.items()))
+            self.has_notes = True
 
     def remember(self, stats: Mapping[bytes, bytes]) -> None:
         """Set only the stat identities of these paths, and of all that were noted before.
@@ -270,10 +275,10 @@ class Index:
         Those without an entry are passed over.
         """
         with self._transaction():
-            if self._has_notes:
+            if self.has_notes:
                 self._db.execute(_REMEMBER_NOTED)
                 self._db.execute("DROP TABLE noted")
-                self._has_notes = False
+                self.has_notes = False
             self._remember(stats)
 
     def _carry_out(self, edits: Iterable[Edit], stats: Mapping[bytes, bytes]) -> None:
@@ -285,14 +290,14 @@ class Index:
                 if isinstance(edit, Move):
                     self._move(edit)
                 else:
-                    self._run(_DROPS, _subtree(edit.path))
+                    self._run(DROPS, below(edit.path))
 
     def _put(self, edits: Iterable[Put], stats: Mapping[bytes, bytes]) -> None:
         large: list[tuple[int, bytes, bytes]] = []
 
         def rows() -> Iterator[tuple[bytes, bytes, bytes, bytes, bool]]:
             for put in edits:
-                place = _split(put.path)
+                place = split(put.path)
                 if put.entry.size >= LARGE:
                     large.append((put.entry.size, *place))
                 yield (*place, stats.get(put.path, b""), pack(put.entry), put.path in stats)
@@ -302,17 +307,17 @@ class Index:
 
     def _move(self, edit: Move) -> None:
         if edit.source != edit.path:
-            directory, name = _split(edit.path)
+            directory, name = split(edit.path)
             target = {"to": edit.path, "to_dir": directory, "to_name": name}
-            self._run(_MOVES, _subtree(edit.source) | target)
-            self._run(_LARGE_MOVES, _subtree(edit.source) | target)
+            self._run(MOVES, below(edit.source) | target)
+            self._run(LARGE_MOVES, below(edit.source) | target)
 
     def _run(self, statements: Sequence[str], values: Mapping[str, bytes]) -> None:
         for statement in statements:
             self._db.execute(statement, values)
 
     def _remember(self, stats: Mapping[bytes, bytes]) -> None:
-        rows = ((stat, *_split(path)) for path, stat in stats.items())
+        rows = ((stat, *split(path)) for path, stat in stats.items())
         self._db.executemany(_REMEMBER, rows)
 
     def _meta(self, key: str) -> bytes | None:
@@ -373,14 +378,3 @@ def _large_size(packed: bytes) -> int:
     except _MALFORMED:
         return 0  # whoever looks at the entry will find the damage
     return size if size >= LARGE else 0
-
-
-def _split(path: bytes) -> tuple[bytes, bytes]:
-    directory, _, name = path.rpartition(b"/")
-    return directory, name
-
-
-def _subtree(path: bytes) -> dict[str, bytes]:
-    directory, name = _split(path)
-    bounds = {"path": path, "path_slash": path + b"/", "path_zero": path + b"0"}
-    return {"dir": directory, "name": name} | bounds

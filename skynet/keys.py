@@ -165,9 +165,14 @@ KEYS: dict[str, Key] = {
     "verify_patches": Key(
         _one_of("size", "read-back"), "what is checked of a file made on the server of its parts"
     ),
+    "watch": Key(_one_of("auto", "native", "poll", "off"), "how changes are noticed"),
     "max_delete": Key(_MAX_DELETE, "a plan that deletes more is held", '["50%", 1000]'),
     "channels": Key(_whole(1, 64), "how many SSH channels carry data at once"),
     "bwlimit": Key(_BANDWIDTH, "bytes a second sent at most, by this machine's clock", '"off"'),
+    "settle": Key(_seconds(0, 3600), "how long a file must be quiet before the daemon sends it"),
+    "settle_max": Key(_seconds(1, 86400), "how long it waits at most for a file to be quiet"),
+    "scan_interval": Key(_seconds(10, 604800), "how often the daemon looks at everything here"),
+    "audit_interval": Key(_seconds(60, 31536000), "how often the daemon lists the whole remote"),
     "state_dir": Key(_PATH, "where skynet remembers what it saw", "the user's state directory"),
 }
 DEFAULTS = {name: key for name, key in KEYS.items() if name not in ("source", "target")}

@@ -51,6 +51,7 @@ class Patch(msgspec.Struct, frozen=True, gc=False, tag="patch"):
 class Copy(msgspec.Struct, frozen=True, gc=False, tag="copy"):
     """Put a copy of the file at `source`, made on the server, in place of `replaces`.
 
+    source: where the remote has it then; a path in skynet's trash there (rules.in_trash) too.
     original: what is at `source`. entry: the same content, with times and mode of the local file.
     Where copying turns out to be impossible, it is an Upload.
     """
@@ -121,6 +122,11 @@ class Plan:
     def counts(self) -> Counter[str]:
         """How many operations of each kind, and the `bytes` of content to be sent."""
         return tally(self.ops)
+
+
+def paths_of(op: Op) -> tuple[bytes, ...]:
+    """The paths it is about: where it does something, and where from."""
+    return (op.path, op.source) if isinstance(op, Rename | Copy) else (op.path,)
 
 
 def step(op: Op) -> tuple[type[Op], bytes, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
 
 from skynet.contents import Reader, decide_contents
 from skynet.errors import Problem
@@ -17,20 +18,29 @@ from skynet.remote import Remote
 from skynet.renaming import relocations
 from skynet.rules import Rules
 from skynet.scan import Root
+from skynet.scope import Survey
 from skynet.shuffle import relocated
 from skynet.signatures import Signatures
-from skynet.survey import Survey
-from skynet.tree import DIR, ancestors
+from skynet.spelling import respelled, respellings
+from skynet.trashed import Trashed
+from skynet.tree import DIR, FILE, ancestors
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What plans are made with, on this side."""
+    """What plans are made with, on this side.
+
+    is_unsettled: whether a file (path, modification time in ns) is still being written. check: as
+    of Reader.
+    """
 
     root: Root
     index: Index
     signatures: Signatures
+    trashed: Trashed
     rules: Rules
+    is_unsettled: Callable[[bytes, int], bool] = lambda _path, _mtime_ns: False
+    check: Callable[[], None] = lambda: None
 
 
 def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | None) -> Plan:
@@ -38,21 +48,64 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
 
     read_back: where foreign files are read to compare them, or None.
     """
-    doubts = _doubts(found.problems, tools.rules)
-    moves = moved_directories(found.findings, doubts, retained=policy.complete_sync)
-    first = [*_told_again(found), *relocations(found.findings, moves)]
-    if moves:
-        made = {op.path: op.entry for op in first if isinstance(op, Mkdir)}
-        found.findings = after_moves(found.findings, moves, made)
+    first = _told_again(found)
+    moved = []
+    if policy.folds_case:
+        moved.append(_respell(found, first))
+    moved.append(_move_directories(found, first, tools.rules, policy))
+    if policy.folds_case:
+        moved.append(_respell(found, first))  # in what has moved
     _settle_directories(found, first)
     found.findings = list(known_by_identity(found.findings))
-    reader = Reader(tools.root)
+    _leave_unsettled(found, tools.is_unsettled)
+    reader = Reader(tools.root, check=tools.check)
     if policy.can_copy:
-        reader = Reader(tools.root, tools.signatures.get, tools.index.holds_size)
+        holds_size = partial(_holds_size, tools)
+        reader = Reader(tools.root, tools.signatures.get, holds_size, tools.check)
     found.findings = decide_contents(found, reader, read_back)
     sends = {path: delta.sent for path, delta in found.deltas.items()}
-    holder = _holder(found.findings, moves, tools.index)
+    holder = _holder(found.findings, moved, tools)
     return make_plan(found.findings, policy, Known(first, holder, sends))
+
+
+def _move_directories(
+    found: Survey, first: list[Op], rules: Rules, policy: Policy
+) -> dict[bytes, bytes]:
+    """Let directories be where they have moved: new path -> old path, the operations to `first`."""
+    doubts = _doubts(found.problems, rules)
+    moves = moved_directories(
+        found.findings, doubts, retained=policy.complete_sync, folds_case=policy.folds_case
+    )
+    ops = relocations(found.findings, moves)
+    if moves:
+        made = {op.path: op.entry for op in ops if isinstance(op, Mkdir)}
+        found.findings = after_moves(found.findings, moves, made)
+    first += ops
+    return moves
+
+
+def _respell(found: Survey, first: list[Op]) -> dict[bytes, bytes]:
+    """Let names have the case that they have here: as `_move_directories`."""
+    moves, found.findings, problems = respelled(found.findings)
+    found.problems += problems
+    first += respellings(moves, found.findings)
+    if moves:
+        found.findings = after_moves(found.findings, moves, {}, with_equal=True)
+    return moves
+
+
+def _leave_unsettled(found: Survey, is_unsettled: Callable[[bytes, int], bool]) -> None:
+    """Leave files for later that are still being written, but not those that have only moved."""
+    kept = []
+    for finding in found.findings:
+        local = finding.local
+        if local is None or local.kind != FILE or local.digest:
+            kept.append(finding)
+        elif is_unsettled(finding.path, local.mtime_ns):
+            found.unsettled.append(finding.path)
+        else:
+            kept.append(finding)
+    found.findings = kept
 
 
 def _doubts(problems: list[Problem], rules: Rules) -> Callable[[bytes], bool]:
@@ -67,17 +120,22 @@ def _doubts(problems: list[Problem], rules: Rules) -> Callable[[bytes], bool]:
     return is_doubtful
 
 
-def _holder(findings: list[Finding], moves: dict[bytes, bytes], index: Index) -> Holder:
-    """Finds content at paths that have no finding, as they are after the moves."""
-    goes_to = {source: path for path, source in moves.items()}
-    changing = {finding.path for finding in findings}
+def _holds_size(tools: Tools, size: int) -> bool:
+    """Whether the remote may hold a file of this size that stays where it is."""
+    return tools.index.holds_size(size) or tools.trashed.holds_size(size)
+
+
+def _holder(findings: list[Finding], moved: list[dict[bytes, bytes]], tools: Tools) -> Holder:
+    """Finds content at paths that do not change, as they are after all moves; or in the trash."""
+    trails = [{source: path for path, source in moves.items()} for moves in moved if moves]
+    changing = {f.path for f in findings if f.local != f.remote or f.stale}
 
     def holder(size: int, digest: bytes) -> Held | None:
-        for path, entry in index.holders(size, digest):
-            now = relocated(goes_to, path)
+        for path, entry in tools.index.holders(size, digest):
+            now = reduce(lambda at, goes_to: relocated(goes_to, at), trails, path)
             if now not in changing:
                 return now, entry
-        return None
+        return tools.trashed.holder(size, digest)
 
     return holder
 

@@ -113,7 +113,7 @@ def report_json(mirror: str, report: Report, seconds: float, *, ops: bool) -> di
         "problems": [
             {"path": _text(p.path), "code": p.code, "message": p.message} for p in report.problems
         ],
-        "hazards": [h._asdict() for h in report.hazards],
+        "hazards": [_hazard_json(hazard) for hazard in report.hazards],
         "seconds": round(seconds, 3),
     }
 
@@ -130,6 +130,10 @@ def failure_json(mirror: str, error: SkynetError, seconds: float) -> dict[str, A
 
 def _counts_json(counts: Counter[str]) -> dict[str, int]:
     return {name: counts[name] for name in (*COUNTED, "bytes")}
+
+
+def _hazard_json(hazard: Hazard) -> dict[str, str]:
+    return {"code": hazard.code, "message": hazard.message, "approve": hazard.approve}
 
 
 def _ops_json(report: Report) -> dict[str, Any]:

@@ -5,6 +5,7 @@ An ignored path is invisible on both sides: it is neither sent nor deleted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ RESERVED = b".skynet"  # at the root of both sides
 STRAY_TEMP = b".skynet-tmp-"  # begins temporary names outside the reserved directory
 PARKED = b".skynet-parked-"  # begins names in the root, while names are exchanged
 IGNORE_FILE = b".skynetignore"
+
+_IN_TRASH = re.compile(re.escape(RESERVED) + rb"/trash/[0-9A-Za-z-]{1,100}/(.+)", re.DOTALL)
 
 
 class Rules:
@@ -71,6 +74,17 @@ def is_stray(path: bytes) -> bool:
 def is_parked(path: bytes) -> bool:
     """Whether the path is where something of ours waits while names are exchanged."""
     return path.startswith(PARKED) and b"/" not in path
+
+
+def in_trash(stamp: bytes, path: bytes) -> bytes:
+    """Where in the target that is which was at `path` when the trash of this stamp took it."""
+    return RESERVED + b"/trash/" + stamp + b"/" + path
+
+
+def was_at(path: bytes) -> bytes:
+    """Where it was, of something in the trash; b"" for any other path."""
+    found = _IN_TRASH.fullmatch(path)
+    return found[1] if found is not None else b""
 
 
 def folded(text: bytes) -> str:

@@ -15,7 +15,8 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ _OPEN_FLAGS = (
 )
 
 _SCANS_HANDLES = os.scandir in os.supports_fd
+# Elsewhere names that are not listed so may be found nevertheless: another case, another accent.
+_TELLS_NAMES = sys.platform == "linux"
 _ROOT_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
@@ -147,27 +150,26 @@ class Root:
 
     def list(self, directory: bytes) -> Listing:
         """The children of a directory, unsorted. Errors become problems, never exceptions."""
-        children: dict[bytes, bytes] = {}
-        problems: list[Problem] = []
-        unknown: set[bytes] = set()
-        special: set[bytes] = set()
         try:
             with self._scan(directory) as found:
-                for child in found:
-                    child_name = os.fsencode(child.name)
-                    try:
-                        status = child.stat(follow_symlinks=False)
-                    except OSError as error:
-                        unknown.add(child_name)
-                        problems.append(unreadable(join(directory, child_name), error))
-                        continue
-                    if kind_of(status) is None:
-                        special.add(child_name)
-                    else:
-                        children[child_name] = identity(status)
+                return _listing(directory, found)
         except OSError as error:
             return Listing({}, [unreadable(directory, error)], set(), set(), failed=True)
-        return Listing(children, problems, unknown | special, special, failed=False)
+
+    def glance(self, directory: bytes, names: Collection[bytes]) -> Listing:
+        """As `list`, but only these names, as far as they are there."""
+        if not _TELLS_NAMES:
+            listing = self.list(directory)
+            children = {name: known for name, known in listing.children.items() if name in names}
+            return listing._replace(children=children)
+        try:
+            handle = os.open(self._full(directory), _flags_of(directory))
+        except OSError as error:
+            return Listing({}, [unreadable(directory, error)], set(), set(), failed=True)
+        try:
+            return _listing(directory, _present(handle, names))
+        finally:
+            os.close(handle)
 
     def exists(self, path: bytes, *, directory: bool) -> bool:
         """Whether a directory, or else anything but one, is at the path now.
@@ -195,13 +197,20 @@ class Root:
             return Entry(DIR, mode=mode)
         return Entry(LINK, link=os.readlink(self._full(path)).replace(_SEPARATOR, b"/"))
 
-    def open(self, path: bytes, entry: Entry) -> LocalFile:
-        """The file for reading, if it still is what `entry` says. TornRead, OSError."""
-        return LocalFile(self._full(path), entry, self._now_ns)
+    def open(
+        self, path: bytes, entry: Entry, check: Callable[[], None] = lambda: None
+    ) -> LocalFile:
+        """The file for reading, if it still is what `entry` says. TornRead, OSError.
 
-    def digest(self, path: bytes, entry: Entry) -> tuple[bytes, bytes]:
-        """(xxh3-128 of the content, identity to record). TornRead, OSError."""
-        file = self.open(path, entry)
+        check: called at every read; what it raises ends the reading.
+        """
+        return LocalFile(self._full(path), entry, self._now_ns, check)
+
+    def digest(
+        self, path: bytes, entry: Entry, check: Callable[[], None] = lambda: None
+    ) -> tuple[bytes, bytes]:
+        """(xxh3-128 of the content, identity to record). As `open`."""
+        file = self.open(path, entry, check)
         try:
             return digest_of(iter(lambda: file.read(_HASH_CHUNK), b"")), file.verify()
         finally:
@@ -235,7 +244,7 @@ class Root:
             if _real_directory(full, is_root=not directory) != before:
                 raise NotADirectoryError(errno.ENOTDIR, "It was replaced while it was listed")
             return
-        handle = os.open(full, _ROOT_FLAGS if not directory else _DIRECTORY_FLAGS)
+        handle = os.open(full, _flags_of(directory))
         try:
             with os.scandir(handle) as found:
                 yield found
@@ -245,8 +254,66 @@ class Root:
     def _full(self, path: bytes) -> bytes:
         return os.path.join(self.path, path) if path else self.path
 
+    def is_empty(self) -> bool:
+        """Whether nothing is in the directory; True also when that cannot be known."""
+        try:
+            with os.scandir(self.path) as found:
+                return next(found, None) is None
+        except OSError:
+            return True
+
 
 _SEPARATOR = os.fsencode(os.sep)
+
+
+class _Glanced(NamedTuple):
+    """One name that was looked at, to be asked as an os.DirEntry is."""
+
+    name: bytes
+    status: os.stat_result | OSError
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        """What was seen; the error of looking at it."""
+        assert not follow_symlinks
+        if isinstance(self.status, OSError):
+            raise self.status
+        return self.status
+
+
+def _present(handle: int, names: Iterable[bytes]) -> Iterator[_Glanced]:
+    """Those of the names that are in an open directory."""
+    for child in names:
+        try:
+            yield _Glanced(child, os.stat(child, dir_fd=handle, follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield _Glanced(child, error)
+
+
+def _listing(directory: bytes, found: Iterable[os.DirEntry[Any] | _Glanced]) -> Listing:
+    children: dict[bytes, bytes] = {}
+    problems: list[Problem] = []
+    unknown: set[bytes] = set()
+    special: set[bytes] = set()
+    for child in found:
+        child_name = os.fsencode(child.name)
+        try:
+            status = child.stat(follow_symlinks=False)
+        except OSError as error:
+            unknown.add(child_name)
+            problems.append(unreadable(join(directory, child_name), error))
+            continue
+        if kind_of(status) is None:
+            special.add(child_name)
+        else:
+            children[child_name] = identity(status)
+    return Listing(children, problems, unknown | special, special, failed=False)
+
+
+def _flags_of(directory: bytes) -> int:
+    """How to open a directory to list it: the root alone may be reached through a link."""
+    return _DIRECTORY_FLAGS if directory else _ROOT_FLAGS
 
 
 def _real_directory(full: bytes, *, is_root: bool) -> tuple[int, int]:
@@ -260,9 +327,16 @@ def _real_directory(full: bytes, *, is_root: bool) -> tuple[int, int]:
 class LocalFile:
     """A file being read once, front to back; see sftp.pieces.Source."""
 
-    def __init__(self, full_path: bytes, entry: Entry, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        full_path: bytes,
+        entry: Entry,
+        now_ns: Callable[[], int],
+        check: Callable[[], None],
+    ) -> None:
         self._path = full_path
         self._now_ns = now_ns
+        self._check = check
         self._handle = os.open(full_path, _OPEN_FLAGS)
         self._before = os.fstat(self._handle)
         self._read = 0
@@ -276,6 +350,7 @@ class LocalFile:
 
     def read(self, limit: int) -> bytes:
         """The next bytes, at most `limit`; b"" at the end."""
+        self._check()
         data = os.read(self._handle, limit)
         while data and len(data) < limit and self._read + len(data) < self.size:
             more = os.read(self._handle, limit - len(data))

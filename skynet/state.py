@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from skynet.errors import OwnedError, UsageError
 
 LOCK = "lock"
+TRIES = 5  # who only looks at a lock has it for microseconds
+TRY_AGAIN = 0.01  # seconds
 
 
 def directory_for(base: Path, source: bytes, target: str) -> Path:
@@ -33,7 +36,7 @@ def make_private(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
     """Hold the directory's lock. OwnedError names the process that has it."""
     try:
         handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -44,10 +47,9 @@ def locked(directory: Path) -> Iterator[None]:
             "state-directory",
         ) from None
     try:
-        if not _try_lock(handle):
-            holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+        if not _take(handle, sleep):
             raise OwnedError(
-                f"Another skynet (process {holder}) works on this mirror. "
+                f"Another skynet (process {_named(handle) or 'unknown'}) works on this mirror. "
                 "Wait for it to end, or stop it.",
                 "locked",
             )
@@ -58,15 +60,57 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(handle)  # and with it the lock
 
 
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds the directory's lock; see `holder`."""
+    return holder(directory) is not None
+
+
+def holder(directory: Path) -> int | None:
+    """The process that holds the directory's lock, 0 if it is not named; None if it is free.
+
+    Nobody is kept from a lock by this: those who look do not see each other, and `locked` asks
+    more than once.
+    """
+    try:
+        handle = os.open(directory / LOCK, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(
+            f"The state directory {directory} cannot be read: {error.strerror}. "
+            "Ask as the user that skynet runs as.",
+            "state-directory",
+        ) from None
+    try:
+        return None if _try_lock(handle, looks=True) else _named(handle)
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, sleep: Callable[[float], None]) -> bool:
+    for _ in range(TRIES - 1):
+        if _try_lock(handle):
+            return True
+        sleep(TRY_AGAIN)
+    return _try_lock(handle)
+
+
+def _named(handle: int) -> int:
+    """The process id that the lock's file holds, 0 if it holds none."""
+    text = os.read(handle, 32).strip()
+    return int(text) if text.isdigit() else 0
+
+
 if sys.platform == "win32":
     import msvcrt
 
-    _FAR = 1 << 30  # Windows locks bytes against reading too: lock one behind the process id
+    _FAR = 1 << 30  # Windows locks bytes against reading too: lock some behind the process id
+    _LOOKERS = 1 << 20  # of these bytes, all are the owner's, and one is a looker's
 
-    def _try_lock(handle: int) -> bool:
-        os.lseek(handle, _FAR, os.SEEK_SET)
+    def _try_lock(handle: int, *, looks: bool = False) -> bool:
+        os.lseek(handle, _FAR + (os.getpid() % _LOOKERS if looks else 0), os.SEEK_SET)
         try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1 if looks else _LOOKERS)
         except OSError:
             return False
         finally:
@@ -76,9 +120,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(handle: int) -> bool:
+    def _try_lock(handle: int, *, looks: bool = False) -> bool:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if looks else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

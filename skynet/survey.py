@@ -9,22 +9,21 @@ found at or below it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from skynet.audit import NOT_LISTED, Audit, actual, is_listed_as
-from skynet.delta import Delta
 from skynet.errors import Problem
 from skynet.findings import IDENTITY_SIZE, Finding
 from skynet.index import STAT_UNKNOWN, Index
 from skynet.parked import reclaimed
-from skynet.remote import Facts, Listed
-from skynet.rules import Rules, colliding, folded, is_parked, is_stray, shown
+from skynet.remote import Listed
+from skynet.rules import colliding, is_parked, is_stray
 from skynet.scan import RACY, Listing, Root, kind_in, settled, standing, unreadable
+from skynet.scope import EVERYTHING, Branch, Scope, Survey
+from skynet.spelling import NOT_CONFUSED, Confused, confusion
 from skynet.tree import (
     DIR,
     FILE,
@@ -40,51 +39,21 @@ SETTLED_HELD = 8192  # identities in memory; what is more is noted in the index
 Row = tuple[bytes, bytes]  # stat identity, packed entry, as the index has them
 
 
-@dataclass(slots=True)
-class Survey:
-    """What was found.
-
-    identities: of local files and links with a finding, to be recorded when their path is; but
-    for new files, whose upload tells it. settled: the identities of files whose content is known
-    to be the synced one already; of many, most are in `Index.note`. entries: local files, links
-    and directories seen. skipped: how many local special files (`special`) and links (`links`)
-    were left out. strays: temporary files of ours that an audit met beside their targets.
-    reclaimed: paths of what a broken run had parked, of which the manifest does not know. deltas:
-    of files that have been compared with their old version, and are worth a patch.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    identities: dict[bytes, bytes] = field(default_factory=dict)
-    settled: dict[bytes, bytes] = field(default_factory=dict)
-    entries: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    strays: list[bytes] = field(default_factory=list)
-    reclaimed: list[bytes] = field(default_factory=list)
-    deltas: dict[bytes, Delta] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What to look at. retained entries are findings only where complete_sync removes them."""
-
-    rules: Rules
-    facts: Facts
-    symlinks: Literal["keep", "skip"] = "keep"
-    complete_sync: bool = False
-
-
 def survey(
     root: Root, index: Index, listings: Iterator[Listed] | None, scope: Scope, now_ns: int
 ) -> Survey:
     """Walk the trees.
 
-    listings: an audit of the remote (verbs.Remote.walk), None to trust the index. now_ns: the
-    wall clock, nanoseconds since 1970.
+    listings: an audit of the remote (verbs.Remote.walk), None to trust the index; an audit is of
+    everything. now_ns: the wall clock, nanoseconds since 1970.
     """
+    assert listings is None or scope.branch.deep
     walk = _Walk(root, index, Audit(listings) if listings is not None else None, scope, now_ns)
-    waiting = [_Place(b"", local=True, synced=True, remote=True, blocked=False)]
+    waiting = [
+        _Place(b"", local=True, synced=True, remote=True, blocked=False, branch=scope.branch)
+    ]
     while waiting:
+        scope.check()
         below = walk.visit(waiting.pop())
         waiting += sorted(below, key=lambda place: order(place.path), reverse=True)
     return walk.finish()
@@ -93,8 +62,9 @@ def survey(
 class _Place(NamedTuple):
     """A directory to visit, and in which trees it is one.
 
-    blocked: locally it is no directory. whole: it is not the directory that it was, so all that is
-    in it is told, in sync or not.
+    blocked: locally it is no directory, so what is retained there is told as well. whole: it is
+    not the directory that it was, so all that is in it is told, in sync or not. branch: what of it
+    is to be looked at.
     """
 
     path: bytes
@@ -103,6 +73,15 @@ class _Place(NamedTuple):
     remote: bool
     blocked: bool
     whole: bool = False
+    branch: Branch = EVERYTHING
+
+    def narrowed(self, branch: Branch | None) -> _Place:
+        """The same, looked at as far as that is wanted, if it is the directory that it was."""
+        is_known = self.local and self.synced and not self.whole
+        return self._replace(branch=branch or _NOTHING) if is_known else self
+
+
+_NOTHING = Branch()
 
 
 _EMPTY_LISTING = Listing({}, [], set(), set(), failed=False)
@@ -128,7 +107,7 @@ class _Walk:
 
     def visit(self, place: _Place) -> list[_Place]:
         """Compare one directory; the directories to visit below it."""
-        local = self._root.list(place.path) if place.local else _EMPTY_LISTING
+        local = self._list(place) if place.local else _EMPTY_LISTING
         self.found.problems += local.problems
         self.found.skipped["special"] += len(local.special)
         remote = NOT_LISTED
@@ -140,6 +119,12 @@ class _Walk:
         if local.failed or remote.error is not None:
             return []
         return self._compare(place, local, remote)
+
+    def _list(self, place: _Place) -> Listing:
+        """The local children, all of them where only that tells names apart."""
+        if place.branch.deep or self._scope.facts.folds_case:
+            return self._root.list(place.path)
+        return self._root.glance(place.path, place.branch.below)
 
     def _keep(self, place: _Place) -> None:
         """Let a directory stay that is gone locally, since it holds what is not ours to judge."""
@@ -165,26 +150,42 @@ class _Walk:
         names = self._differing(place, local, remote)
         if not names and not self._scope.facts.folds_case:
             return []
-        rows = self._index.children(place.path) if place.synced else {}
-        unknown = local.unknown | self._colliding(place.path, local, rows, remote)
+        rows = self._rows(place, names)
+        confused = self._folding(place.path, local, rows, remote)
+        unknown = local.unknown | confused.left_alone
         below: list[_Place] = []
-        for name in sorted(names):
+        for name in sorted(confused.respelled.union(names)):
             known, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
             path = join(place.path, name)
             if name in local.special and row is not None:
                 self._left_out(path, self._index.unpack(row[1]), "a device, pipe or socket")
             if name in unknown or (name in remote.unknown and self._is_blocked(path, known)):
                 continue
-            child = self._look(path, known, row, seen, place)
-            if child is not None:
+            above = place._replace(blocked=True) if name in confused.respelled else place
+            child = self._look(path, known, row, seen, above)
+            if child is None:
+                continue
+            if not place.branch.deep:
+                child = child.narrowed(place.branch.below.get(name))
+            if child.branch.deep or child.branch.below:
                 below.append(child)
         return below
+
+    def _rows(self, place: _Place, names: list[bytes]) -> Mapping[bytes, Row]:
+        """What the index has of a directory: of a few names that are looked at, only those."""
+        if not place.synced:
+            return {}
+        if place.branch.deep or self._scope.facts.folds_case:
+            return self._index.children(place.path)
+        return self._index.rows(place.path, names)
 
     def _differing(self, place: _Place, local: Listing, remote: Listed) -> list[bytes]:
         """The names to look at: all but files that have changed on neither side.
 
         Those are nearly all names of most trees, so nothing is made for them.
         """
+        if not place.branch.deep:
+            return list(place.branch.below)
         here, seen, facts = local.children, remote.children, self._scope.facts
         stats = self._index.stats(place.path) if place.synced else {}
         if place.whole:
@@ -235,6 +236,9 @@ class _Walk:
                 self.found.problems.append(unreadable(path, error))
                 return None
         blocked = place.blocked or (local_kind is not None and local_kind != DIR)
+        if self._scope.facts.folds_case and synced is not None and known is None:
+            # It may have moved just now, and taken along what is retained in it.
+            blocked |= not synced.retained
         here = b""
         if known is not None and not self._is_first:
             here = standing(known) if local_kind == DIR else known
@@ -326,46 +330,28 @@ class _Walk:
             return True
         return self._scope.complete_sync or not remote.retained
 
-    def _colliding(
+    def _folding(
         self, directory: bytes, local: Listing, rows: Mapping[bytes, Row], remote: Listed
-    ) -> set[bytes]:
-        """Names of which a local one cannot be told from another by the remote: none is touched."""
+    ) -> Confused:
+        """Names that the remote cannot tell from a local one."""
         if not self._scope.facts.folds_case:
-            return set()
-        here = local.children.keys()
-        pairs = colliding(here | rows.keys() | remote.children.keys())
-        for name in list(pairs):
-            known, row, seen = local.children.get(name), rows.get(name), remote.children.get(name)
-            is_dir = self._is_directory(known, row, seen)
-            if self._scope.rules.hides(join(directory, name), is_dir=is_dir):
-                del pairs[name]
-        wanted = {folded(name) for name in pairs if name in here}
-        both_here = colliding(here & pairs.keys())
-        for name in here & pairs.keys():
-            self._tell_collision(join(directory, name), both_here.get(name), pairs[name])
-        return {name for name in pairs if folded(name) in wanted}
+            return NOT_CONFUSED
+        here, seen = local.children.keys(), remote.children.keys() | remote.unknown
+        invisible = set()
+        for name in colliding(here | rows.keys() | seen):
+            entries = local.children.get(name), rows.get(name), remote.children.get(name)
+            if self._scope.rules.hides(join(directory, name), is_dir=self._is_directory(*entries)):
+                invisible.add(name)
+        confused = confusion(here - invisible, rows.keys(), seen, invisible | remote.unknown)
+        for name, code, message in confused.problems:
+            self._problem(join(directory, name), code, message)
+        return confused
 
     def _is_directory(self, known: bytes | None, row: Row | None, seen: Entry | None) -> bool:
         """Whether it is a directory in any of the trees."""
         synced = self._index.unpack(row[1]) if row is not None else None
         kinds = {entry.kind for entry in (synced, seen) if entry is not None}
         return DIR in kinds or (known is not None and kind_in(known) == DIR)
-
-    def _tell_collision(self, path: bytes, other_here: bytes | None, other: bytes) -> None:
-        if other_here is not None:
-            self._problem(
-                path,
-                "case-collision",
-                f"The remote ignores case, so it cannot be told from {shown(other_here)}. "
-                "Rename one.",
-            )
-            return
-        self._problem(
-            path,
-            "case-change",
-            f"The remote ignores case and holds it as {shown(other)}. Give it a third name, "
-            "sync, and then give it this one.",
-        )
 
     def _left_out(self, path: bytes, synced: Entry, what: str) -> None:
         """Tell that the remote still holds what has become something that is not mirrored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,10 @@ class Local(MemoryRoot):
         super().__init__({path: entry_of(content) for path, content in files.items()})
         self._files = files
 
-    def open(self, path: bytes, entry: Entry) -> LocalFile:
+    def open(
+        self, path: bytes, entry: Entry, check: Callable[[], None] = lambda: None
+    ) -> LocalFile:
+        check()
         if entry.size != len(self._files[path]):
             raise TornRead("It is another file.")
         return MemorySource(self._files[path], b"identity")

@@ -120,15 +120,18 @@ def test_the_version() -> None:
 
 def test_help_names_every_command() -> None:
     text = skynet("--help").out
-    for command in ("sync", "plan", "trust", "serve", "guide"):
+    for command in (
+        *("sync", "plan", "trust", "serve", "guide"),
+        *("daemon", "unlock", "status", "pause", "resume", "sync-now", "approve", "log"),
+    ):
         assert f" {command} " in text
 
 
 def test_guides_are_listed_and_shown() -> None:
     names = skynet("guide").out.split()
     assert names == [
-        *["bandwidth", "first-mirror", "linux-server", "passwords", "review-a-plan", "ssh-keys"],
-        *["windows-server", "settings"],
+        *["bandwidth", "daemon", "first-mirror", "linux-server", "passwords", "review-a-plan"],
+        *["ssh-keys", "windows-server", "settings"],
     ]
     shown = skynet("guide", "passwords")
     assert shown.code == 0
@@ -144,7 +147,7 @@ def test_an_unknown_guide_is_answered_with_those_there_are() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "advice"),
-    [(["sync"], "skynet sync --once"), (["plan"], "skynet plan --dry-run")],
+    [(["sync", "--no-audit"], "skynet sync --once"), (["plan"], "skynet plan --dry-run")],
 )
 def test_a_command_without_its_mode_says_which_one_it_has(
     arguments: list[str], advice: str

@@ -134,3 +134,43 @@ def test_there_is_no_bar_when_quiet() -> None:
     with Watching("photos", terminal, quiet=True, verbose=False) as watching:
         watching(Progress(3, 9, 3000, 5_000_000))
     assert screen.getvalue() == ""
+
+
+# What takes the place of what was shown before.
+
+
+def test_a_board_goes_on_below_without_a_terminal(capsys: Captured) -> None:
+    face = Face()
+    with face.board() as show:
+        show(["[green]one[/]"])
+        show(["two"])
+    assert not face.is_live
+    assert capsys.readouterr() == ("one\ntwo\n", "")
+
+
+def test_a_board_shows_the_newest_in_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    face = Face()
+    terminal = Console(
+        file=screen, force_terminal=True, width=20, height=9, soft_wrap=True, _environ=XTERM
+    )
+    monkeypatch.setattr(face, "_out", terminal)
+    assert face.is_live
+    with face.board() as show:
+        show(["one :warning:", "[red]two[/]", "word " * 9 + "end"])
+        before = len(screen.getvalue())
+        show(["three"])
+    assert "one :warning:" in screen.getvalue()[:before]
+    assert "end" in screen.getvalue()[:before]
+    assert "\x1b[1A" in screen.getvalue()[before:]  # the cursor goes up
+    assert "three" in screen.getvalue()[before:]
+
+
+def test_a_board_shows_nothing_beside_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    face = Face(as_json=True)
+    monkeypatch.setattr(face, "_out", Console(file=screen, force_terminal=True, _environ=XTERM))
+    assert not face.is_live
+    with face.board() as show:
+        show(["one"])
+    assert screen.getvalue() == ""

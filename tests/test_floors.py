@@ -20,32 +20,42 @@ ROOT = Path(__file__).resolve().parent.parent
 HOUSE = """
     __main__
     cli
-    commands
+    cli_daemon | cli_service
+    commands_keep
+    commands_daemon | cli_options
+    commands | commands_service
     console
-    render | wiring
-    daemon | serve | outline
-    reconcile
-    planning | cycle
+    render | render_status | wiring
+    daemon | serve
+    keeper
+    bulletin | docket
+    reconcile | outline
+    execute
+    session
+    planning | cycle | memory
     contents
     survey
-    parked
-    apply | lease | ledger | audit | stale
-    scan | watch | journal | intents | index | state | signatures
-    manifest | planfile
-    manifest_codec
+    scope | parked
+    apply | lease | ledger | audit | stale | trashed | agenda
+    control | history
+    status
+    scan | watch | journal | intents | index | state | signatures | statefile
+    manifest | planfile | vigil
+    manifest_codec | sightings | lookout
     remote
     sftp | plan | guard | sftpserver
-    closed | renaming | matching | moves
+    closed | renaming | matching | moves | spelling
     needs | preview | saved | findings
     ops | shuffle
     delta
-    rules | manifest_frames | index_file | rolling | hints
-    tree | blocks
+    rules | manifest_frames | index_file | index_paths | rolling | hints | dirty
+    tree | blocks | marks | watchable
     config
     keys
-    bandwidth
+    service
+    bandwidth | units | notify | logs
     target
-    monitor | errors
+    monitor | errors | settling | backoff | lifecycle
 """
 
 # The same inside the rooms that are packages; an __init__ may show what any of them offers.
@@ -59,7 +69,7 @@ SFTP = """
     conversation | refusals | stream
     replies | credentials
     endpoint
-    wire | hostkeys | sshconfig | pieces | window
+    wire | hostkeys | sshconfig | pieces | window | ration | gain
     dial
     waits | library | pace
 """
@@ -78,9 +88,9 @@ NEIGHBOURS: dict[tuple[str, str], str] = {}
 
 # Neither a clock nor a disk nor a network, in these rooms, and so none of these modules.
 PURE = """
-    tree rules ops needs findings matching moves shuffle renaming closed plan guard
-    sftp.wire sftp.replies render outline preview saved
-    errors monitor bandwidth blocks rolling delta
+    tree rules ops needs findings matching moves spelling shuffle renaming closed plan guard
+    sftp.wire sftp.replies render render_status outline preview saved scope
+    errors monitor bandwidth blocks rolling delta settling backoff lifecycle units dirty marks
 """
 IMPURE = """
     os time threading random secrets socket socketserver ssl select selectors asyncio subprocess
@@ -106,19 +116,22 @@ FOREIGN = {
         ),
         *("lease", "ledger", "remote.verbs", "remote.send", "remote.copies"),
         *("index", "intents", "journal", "manifest", "manifest_codec", "planfile", "saved"),
+        *("statefile", "status", "control", "history", "render_status"),
+        "trashed",
     },
     "numpy": {"rolling"},
     "paramiko": {"sftp.library"},
     "pathspec": {"rules"},
     "platformdirs": {"config"},
-    "rich": {"render", "outline", "console"},
-    "typer": {"cli"},
-    "watchdog": {"watch"},
+    "rich": {"render", "render_status", "outline", "console"},
+    "typer": {"cli", "cli_daemon", "cli_options", "cli_service"},
+    "watchdog": {"lookout", "sightings"},
     "xxhash": {"scan", "sftp.pieces", "sftp.patch", "blocks", "delta"},
     "zstandard": {"manifest_codec"},
 }
 
-FACES = {"cli", "commands", "console", "__main__"}  # the only ones that may write to the terminal
+# The only ones that may write to the terminal.
+FACES = {"cli", "commands", "commands_keep", "commands_service", "console", "__main__"}
 LATE_IMPORTS = ("import_module", "__import__")
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal"}
 UNSAFE_CALLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}

@@ -50,9 +50,14 @@ foreign = "trash"
 trash = "all"
 trash_days = 0
 verify_patches = "read-back"
+watch = "poll"
 max_delete = ["10%", 5]
 channels = 64
 bwlimit = "18:00 off, 08:00 2M"
+settle = 0
+settle_max = 10
+scan_interval = 60.5
+audit_interval = 3600
 state_dir = "../state"
 """
 
@@ -77,9 +82,14 @@ def test_every_key_is_taken(tmp_path: Path, home: Path) -> None:
         "trash": "all",
         "trash_days": 0,
         "verify_patches": "read-back",
+        "watch": "poll",
         "max_delete": MaxDelete(0.1, 5),
         "channels": 64,
         "bwlimit": Bandwidth(((8 * 60, 2 << 20), (18 * 60, None))),
+        "settle": 0.0,
+        "settle_max": 10.0,
+        "scan_interval": 60.5,
+        "audit_interval": 3600.0,
         "state_dir": tmp_path / "state",
     }
     assert set(tomllib.loads(FULL)) == set(KEYS)
@@ -123,6 +133,7 @@ AS_SHOWN = {"nan": "NaN", "inf": "Infinity", "1979-05-27": '"1979-05-27"'}
         ("connect_timeout = false", "a number of seconds from 0.1 to 3600"),
         ('symlinks = "follow"', '"keep" or "skip"'),
         ('foreign = ["ask"]', '"ask" or "keep" or "trash"'),
+        ("watch = true", '"auto" or "native" or "poll" or "off"'),
         ("trash = 1979-05-27", '"deleted" or "all"'),
         ('ignore = "*.tmp"', "a list of strings"),
         ('ignore = ["*.tmp", 1]', "a list of strings"),

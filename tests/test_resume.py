@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from skynet.errors import LinkLost
 from skynet.intents import Intents
+from skynet.memory import INTENTS
 from skynet.monitor import Event, Progress
-from skynet.reconcile import INTENTS
 from skynet.scan import digest_of
 from skynet.sftp import wire
 from skynet.sftp.pieces import NOTHING, Mark, Piece, Pieces, Trail
@@ -229,7 +229,7 @@ def test_a_killed_skynet_goes_on_against_a_real_server(tmp_path: Path) -> None:
 def test_a_trail_counts_the_beginning_without_a_gap(order: list[int]) -> None:
     content = random.Random(2).randbytes(12 * 10)
     pieces = Pieces(BytesSource(content), 10)
-    handed_out = [pieces.next() for _ in range(12)]
+    handed_out = [pieces.next(1 << 20) for _ in range(12)]
     trail = Trail(lambda count: None)
     trail.begin(b"identity", NOTHING)
     done: set[int] = set()

@@ -14,8 +14,8 @@ import pytest
 from skynet import stale
 from skynet.errors import StalePlan
 from skynet.index import Index
+from skynet.memory import INDEX_FILE
 from skynet.ops import Delete, Mkdir, Rename, Upload
-from skynet.reconcile import INDEX_FILE
 from skynet.saved import SavedPlan
 from skynet.scan import RACY, Root
 from tests.support.saved import changed_world, refused, save

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skynet.errors import OwnedError, UsageError
-from skynet.state import LOCK, directory_for, locked, make_private
+from skynet.state import LOCK, directory_for, holder, is_locked, locked, make_private
 
 HOLD = """
 import sys
@@ -91,3 +91,58 @@ def test_lock_holds_between_processes_and_dies_with_its_holder(tmp_path: Path) -
             holder.kill()
     with locked(tmp_path):
         pass
+
+
+# Looking at a lock.
+
+
+def test_who_looks_is_told_the_holder(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path / "none")
+    assert not is_locked(tmp_path)
+    assert not (tmp_path / LOCK).exists()
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+        assert holder(tmp_path) == os.getpid()
+        (tmp_path / LOCK).write_text("")  # as between being locked and being named
+        assert holder(tmp_path) == 0
+    assert holder(tmp_path) is None
+
+
+def test_who_looks_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        pass
+    for _ in range(3):
+        assert not is_locked(tmp_path)
+        with locked(tmp_path, sleep=no_sleep):
+            assert is_locked(tmp_path)
+
+
+def no_sleep(seconds: float) -> None:
+    raise AssertionError("waited for a lock that is free")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="holds the lock as those who look do on POSIX")
+def test_who_looks_in_that_moment_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
+    import fcntl
+
+    with locked(tmp_path):
+        pass
+    looker = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    assert not is_locked(tmp_path)  # lookers do not see each other
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            os.close(looker)
+
+    with locked(tmp_path, sleep):
+        assert len(waited) == 2
+
+
+def test_a_lock_that_is_held_is_waited_for_a_few_times_only(tmp_path: Path) -> None:
+    waited: list[float] = []
+    with locked(tmp_path), pytest.raises(OwnedError), locked(tmp_path, waited.append):
+        pass
+    assert sum(waited) < 0.1

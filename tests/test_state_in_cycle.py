@@ -11,8 +11,8 @@ import pytest
 
 from skynet.index import IndexDamaged
 from skynet.manifest import MAX_ORIGIN, Manifest
+from skynet.memory import INDEX_FILE
 from skynet.monitor import Notice
-from skynet.reconcile import INDEX_FILE
 from tests.support.world import World, frozen
 
 

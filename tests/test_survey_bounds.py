@@ -9,7 +9,7 @@ import pytest
 from skynet import reconcile, survey
 from skynet.config import MaxDelete
 from skynet.index import Index
-from skynet.survey import Survey
+from skynet.scope import Survey
 from tests.support.world import Link, World
 
 FILES = {f"d{d}": {f"f{f}": b"%d %d" % (d, f) for f in range(10)} for d in range(3)}

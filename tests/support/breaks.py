@@ -13,7 +13,7 @@ import pytest
 from skynet.cycle import Report
 from skynet.errors import LinkLost
 from skynet.intents import Intents
-from skynet.reconcile import INTENTS
+from skynet.memory import INTENTS
 from skynet.remote import Intent, send
 from skynet.sftp import resume
 from skynet.sftp.upload import LANES

@@ -1,0 +1,106 @@
+"""The daemon: a keeper for each mirror, and the signals that end them.
+
+Mirrors know nothing of each other: each has a thread, a connection and a state directory of its
+own. All state directories are claimed before the first keeper starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import NamedTuple
+
+from skynet.config import Mirror
+from skynet.errors import ExitCode
+from skynet.keeper import Keeper, Means
+from skynet.memory import claimed
+from skynet.status import Status
+
+# All in seconds.
+ABANDON_SECONDS = 3.0  # after being asked to end, connections are cut
+END_SECONDS = 5.0  # and so much later than that request nothing is waited for
+LOOK_SECONDS = 0.5
+
+
+class Kept(NamedTuple):
+    """A mirror and what its keeper needs."""
+
+    mirror: Mirror
+    means: Means
+
+
+class Pulse(NamedTuple):
+    """Who wants to know of the daemon: that all keepers run, what they do as they live, the end."""
+
+    ready: Callable[[], object] = lambda: None
+    alive: Callable[[Sequence[Status]], object] = lambda _statuses: None
+    stopping: Callable[[], object] = lambda: None
+
+
+def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> ExitCode:
+    """Keep the mirrors until a signal comes: SIGTERM, or Ctrl-C. A second one exits at once.
+
+    OwnedError names the process that works on one of them already.
+    """
+    with ExitStack() as stack:
+        keepers = [
+            Keeper(mirror, stack.enter_context(claimed(mirror)), means) for mirror, means in mirrors
+        ]
+        stop = stack.enter_context(_signals())
+        threads = [
+            threading.Thread(target=keeper.run, name=f"keeper-{number}", daemon=True)
+            for number, keeper in enumerate(keepers)
+        ]
+        for thread in threads:
+            thread.start()
+        pulse.ready()
+        while not stop.wait(LOOK_SECONDS) and any(thread.is_alive() for thread in threads):
+            if all(thread.is_alive() for thread in threads):
+                pulse.alive([keeper.status for keeper in keepers])
+        pulse.stopping()
+        return _end(keepers, threads, clock)
+
+
+def _end(
+    keepers: Sequence[Keeper], threads: Sequence[threading.Thread], clock: Callable[[], float]
+) -> ExitCode:
+    began = clock()
+    for keeper in keepers:
+        keeper.stop()
+    _join(threads, began + ABANDON_SECONDS, clock)
+    for keeper, thread in zip(keepers, threads, strict=True):
+        if thread.is_alive():
+            keeper.abandon()
+    _join(threads, began + END_SECONDS, clock)
+    if any(keeper.has_failed for keeper in keepers):
+        return ExitCode.PROBLEMS
+    return ExitCode.IN_SYNC
+
+
+def _join(threads: Sequence[threading.Thread], until: float, clock: Callable[[], float]) -> None:
+    for thread in threads:
+        thread.join(max(0.0, until - clock()))
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Set when the process is asked to end; asked twice, it is gone."""
+    stop = threading.Event()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    names = ("SIGTERM", "SIGINT", "SIGBREAK", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,117 @@
+"""The docket: what a mirror's next cycle is to be, and what the earlier ones have left open.
+
+Problems are looked at again, ever less often. What is held is kept in view by whole scans, since
+an approval is about all of it: a change that touches it, or more that is held, brings such a scan
+on. Pure but for the clock that is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from skynet.config import Mirror
+from skynet.cycle import Arrivals, Report, Request
+from skynet.errors import Problem
+from skynet.tree import ancestors
+
+# In seconds.
+FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN = 30.0, 3600.0  # at a path that could not be synced
+COMBINE_SECONDS = 30.0  # between two scans for the sake of what is held
+
+
+class Docket:
+    """Of one mirror. clock: monotonic seconds.
+
+    scan_at: when everything is to be looked at. problems: of all paths that are not in sync.
+    is_holding: something waits for approval.
+    """
+
+    def __init__(self, mirror: Mirror, clock: Callable[[], float]) -> None:
+        self._mirror = mirror
+        self._clock = clock
+        self.scan_at = self._audit_at = clock()
+        self.problems: dict[bytes, Problem] = {}
+        self.is_holding = False
+        self._tries: dict[bytes, int] = {}  # path -> how often it could not be synced
+        self._held: frozenset[bytes] = frozenset()
+        self._approved = ""
+        self._combined_at = -math.inf
+
+    def scan_now(self, approved: str = "") -> None:
+        """Look at everything as soon as possible; and carry out what has this approval."""
+        self.scan_at = self._clock()
+        self._approved = approved or self._approved
+
+    def request(
+        self,
+        marks: Mapping[bytes, bool] | None,
+        is_unsettled: Callable[[bytes, int], bool],
+        arrivals: Arrivals,
+    ) -> Request:
+        """What to ask of the next cycle; marks: None for everything."""
+        is_whole = marks is None
+        return Request(
+            audit=is_whole and self._clock() >= self._audit_at,
+            approve=self._approved if is_whole else "",
+            marks=marks,
+            is_unsettled=is_unsettled,
+            goes_on=True,
+            held_deletes=0 if is_whole else len(self._held),
+            arrivals=arrivals,
+        )
+
+    def close(
+        self, request: Request, report: Report, looked: frozenset[bytes]
+    ) -> dict[bytes, float]:
+        """Take what a cycle came to. looked: the paths of its marks.
+
+        Returns the paths that are to be looked at again: when, by the clock.
+        """
+        now = self._clock()
+        self._note_problems(report, looked)
+        if report.was_whole:
+            self.scan_at = now + self._mirror.scan_interval
+            self._approved = ""
+            if request.audit:
+                self._audit_at = now + self._mirror.audit_interval
+        self._note_held(report, looked, now)
+        later = {
+            problem.path: now + self._look_again_in(problem.path) for problem in report.problems
+        }
+        return later | dict.fromkeys(report.unsettled, now + self._mirror.settle)
+
+    def _note_problems(self, report: Report, looked: frozenset[bytes]) -> None:
+        """Of what was not looked at, the problems of before go on."""
+        old: dict[bytes, Problem] = {}
+        if not report.was_whole:
+            old = {
+                path: problem
+                for path, problem in self.problems.items()
+                if not _is_covered(path, looked)
+            }
+        self.problems = old | {problem.path: problem for problem in report.problems}
+        self._tries = {path: self._tries.get(path, 0) for path in self.problems}
+
+    def _look_again_in(self, path: bytes) -> float:
+        tries = self._tries[path]
+        self._tries[path] += 1
+        return min(LAST_LOOK_AGAIN, FIRST_LOOK_AGAIN * 2.0 ** min(tries, 20))
+
+    def _note_held(self, report: Report, looked: frozenset[bytes], now: float) -> None:
+        """After a cycle that saw only a part of what may be held, a scan is to see all of it."""
+        is_held = report.outcome == "held"
+        paths = frozenset(path for hazard in report.hazards for path in hazard.paths)
+        if report.was_whole:
+            self._held, self.is_holding = paths, is_held
+            return
+        covered = {path for path in self._held if _is_covered(path, looked)}
+        if paths - self._held or covered - paths:
+            self._held |= paths
+            self.is_holding = True
+            self._combined_at = max(now, self._combined_at + COMBINE_SECONDS)
+            self.scan_at = min(self.scan_at, self._combined_at)
+
+
+def _is_covered(path: bytes, looked: frozenset[bytes]) -> bool:
+    return not looked.isdisjoint((path, *ancestors(path), b""))

@@ -1,0 +1,205 @@
+"""Carrying a plan out with the lease held, and recording what the remote acknowledges.
+
+Before the first change: what the plan goes through is looked at, what a broken run left behind is
+cleared, and the manifest is still the one that the plan was made from. Afterwards the manifest is
+compacted and old trash removed, where it is time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from skynet.apply import Addition, Applied, More, apply
+from skynet.contents import deltas_of
+from skynet.errors import Problem
+from skynet.index import STAT_UNKNOWN
+from skynet.monitor import Stage
+from skynet.ops import Delete, Op, Plan, Record, Rmdir, SetMeta, Upload, effect, paths_of
+from skynet.remote import Outcome, Trash
+from skynet.rules import is_parked
+from skynet.scope import Survey
+from skynet.session import Session
+from skynet.trashed import put_away
+from skynet.tree import DIR, Kind, ancestors
+
+
+class Execution:
+    """Of one plan, and of what joins it meanwhile. audited: the plan was made with an audit.
+
+    expires_trash: old trash goes in the end.
+    """
+
+    def __init__(
+        self, session: Session, found: Survey, *, audited: bool, expires_trash: bool
+    ) -> None:
+        self._session = session
+        self._mirror = session.mirror
+        self._remote = session.remote
+        self._ledger = session.ledger
+        self._lease = session.lease
+        self._found = found
+        self._audited = audited
+        self._expires_trash = expires_trash
+
+    def run(self, plan: Plan, more: More | None = None) -> Applied | None:
+        """Carry it out; None if it must be made again, with an audit."""
+        session, lease, ledger = self._session, self._lease, self._ledger
+        session.around.monitor(Stage("transferring"))
+        if not (self._audited or self._leads_where_recorded(plan.ops)):
+            return None
+        # Without a manifest nothing tells of a first run that broke off before it had the lease.
+        may_hold_temps = ledger.is_new and session.site.is_prepared
+        self._prepare()
+        deltas = deltas_of(plan, session.root, session.memory.signatures, self._found.deltas)
+        was_held = lease.is_held
+        was_left_behind = lease.ensure()
+        going_on = [] if was_held else self._uploads_to_go_on_with(plan)
+        if was_left_behind or may_hold_temps or self._found.strays:
+            self._remote.clear_temps(self._found.strays, going_on)
+            lease.beat()
+            if not self._audited:
+                session.is_known = False  # what was read before the lease was ours may have moved
+                return None
+        if not was_held:
+            ledger.expect_unmoved()
+            lease.beat()
+        lease.has_begun = True
+        self.remember(self._found)
+        self._remote.trash = self._trash()
+        applied = apply(
+            plan,
+            self._remote,
+            session.root,
+            intents=session.memory.intents,
+            deltas=deltas,
+            get_ready=lambda: ledger.begin(lease.beat),
+            commit=self._commit,
+            beat=self._beat,
+            clock=session.around.clock,
+            monitor=session.around.monitor,
+            more=more,
+        )
+        self._own_up(applied.problems)
+        self._tidy()
+        lease.has_begun = False
+        return applied
+
+    def _beat(self) -> None:
+        self._session.around.check()
+        self._lease.beat()
+
+    def join(self, plan: Plan, found: Survey) -> Addition | None:
+        """What a running plan is to go on with; None if an audit must come first."""
+        if not self._leads_where_recorded(plan.ops):
+            return None
+        self.remember(found)
+        mine = self._found
+        mine.identities |= found.identities
+        mine.findings += [finding for finding in found.findings if finding.stale]
+        deltas = deltas_of(plan, self._session.root, self._session.memory.signatures, found.deltas)
+        return Addition(plan, deltas)
+
+    def remember(self, found: Survey) -> None:
+        """Keep the stat identities of files found to be unchanged, so they need no second look."""
+        if found.settled or self._ledger.index.has_notes:
+            self._ledger.index.remember(found.settled)
+
+    def _prepare(self) -> None:
+        if self._ledger.is_new:
+            self._remote.facts = self._remote.prepare()
+        elif not self._session.site.is_prepared:
+            self._remote.prepare()
+
+    def _uploads_to_go_on_with(self, plan: Plan) -> list[bytes]:
+        """The temporary files of broken uploads that the plan wants; those of others are removed.
+
+        Whether they still hold is seen when the upload begins.
+        """
+        intents = dict(self._session.memory.intents.noted())
+        going_on = []
+        for op in plan.ops if intents else ():
+            intent = intents.get(op.path)
+            if isinstance(op, Upload) and intent is not None and intent.size == op.entry.size:
+                going_on.append(intents.pop(op.path).temp)
+        for intent in intents.values():
+            self._remote.remove(intent.temp)
+        self._session.memory.intents.forget(intents)
+        return going_on
+
+    def _leads_where_recorded(self, ops: Sequence[Op]) -> bool:
+        """Whether what the plan goes through is still there, and no link out of the target.
+
+        An audit has seen that; without one the directories on the way are looked at, if they were
+        not lately.
+        """
+        wanted: dict[bytes, Kind] = {}
+        for op in ops:
+            for path in paths_of(op):
+                for directory in ancestors(path):
+                    if directory in wanted:
+                        break  # and so are those above it
+                    wanted[directory] = DIR
+            if isinstance(op, SetMeta):
+                wanted[op.path] = op.entry.kind
+        kept = [op for op in ops if op.path in wanted]
+        made = {op.path for op in kept if not isinstance(op, SetMeta | Delete | Rmdir)}
+        is_synced = self._ledger.index.entry
+        known = [path for path in wanted if path not in made and is_synced(path)]
+        unseen = self._session.not_seen_lately(known)
+        if self._remote.kinds(unseen) != [wanted[path] for path in unseen]:
+            return False
+        self._session.note_seen(path for path in unseen if wanted[path] == DIR)
+        return True
+
+    def _commit(self, batch: list[Outcome]) -> None:
+        """Record what the remote has acknowledged."""
+        self._lease.check()
+        # What is parked keeps the identity that it had, and is known again by it.
+        ended = [outcome for outcome in batch if not is_parked(outcome.op.path)]
+        identities = {outcome.op.path: _identity(outcome, self._found) for outcome in ended}
+        self._ledger.record([effect(outcome.op) for outcome in batch], identities)
+        for outcome in batch:
+            if outcome.signature is not None:
+                self._session.memory.signatures.put(outcome.signature.digest, outcome.signature)
+        ops = [outcome.op for outcome in batch]
+        self._session.memory.trashed.note(put_away(ops, self._remote.trash))
+
+    def _own_up(self, problems: list[Problem]) -> None:
+        """Where a repair has failed, let the manifest say what is really there."""
+        failed = {problem.path for problem in problems}
+        stale = [f for f in self._found.findings if f.path in failed]
+        if stale:
+            self._lease.check()
+            self._ledger.record([effect(Record(f.path, f.remote)) for f in stale], {})
+
+    def _trash(self) -> Trash:
+        return Trash(
+            self._stamp() + b"-" + self._session.around.token(2).hex().encode(),
+            keep_deleted=self._mirror.trash_days > 0,
+            keep_replaced=self._mirror.trash == "all",
+        )
+
+    def _tidy(self) -> None:
+        """Compact the manifest if it is time; in runs that audit, empty old trash."""
+        self._ledger.compact(self._lease.beat)
+        if self._expires_trash and self._mirror.trash_days:
+            self._lease.beat()
+            before = self._stamp(days_ago=self._mirror.trash_days)
+            self._remote.expire_trash(before)
+            self._session.memory.trashed.expire(before)
+
+    def _stamp(self, days_ago: int = 0) -> bytes:
+        """A moment as the trash names it: stamps sort as their moments do."""
+        moment = datetime.fromtimestamp(self._session.around.now_ns() / 1e9, UTC)
+        return (moment - timedelta(days=days_ago)).strftime("%Y-%m-%dT%H%M%SZ").encode()
+
+
+def _identity(outcome: Outcome, found: Survey) -> bytes:
+    """The stat identity to record: of the bytes sent, else of what the survey compared."""
+    if outcome.identity:
+        return outcome.identity
+    entry = outcome.op.entry if isinstance(outcome.op, Record) else None
+    if isinstance(outcome.op, Record) and (entry is None or entry.retained or entry.kind == DIR):
+        return STAT_UNKNOWN
+    return found.identities.get(outcome.op.path, STAT_UNKNOWN)

@@ -1,0 +1,69 @@
+"""What this machine keeps of a mirror, in its state directory. All of it may be lost.
+
+index: the synced tree. intents: large uploads in progress. signatures: block digests of what the
+remote holds. trashed: what is in its trash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from skynet.config import Mirror
+from skynet.index import Index
+from skynet.intents import Intents
+from skynet.monitor import Monitor
+from skynet.signatures import Signatures
+from skynet.state import directory_for, locked, make_private
+from skynet.trashed import Trashed
+
+INDEX_FILE = "index.sqlite"
+INTENTS = "intents"
+SIGNATURES = "signatures"
+TRASHED = "trashed"
+
+
+class Memory:
+    """Of one mirror, while it is open."""
+
+    def __init__(
+        self, index: Index, intents: Intents, signatures: Signatures, trashed: Trashed
+    ) -> None:
+        self.index = index
+        self.intents = intents
+        self.signatures = signatures
+        self.trashed = trashed
+
+    def begin_index_anew(self, directory: Path, *, read_only: bool) -> None:
+        """Open the index again, which was deleted for damage; in memory if none may be made."""
+        self.index.close()
+        self.index = Index.open(None if read_only else directory / INDEX_FILE)
+
+
+def state_of(mirror: Mirror) -> Path:
+    """The mirror's own state directory."""
+    return directory_for(mirror.state_dir, mirror.source, str(mirror.target))
+
+
+@contextmanager
+def claimed(mirror: Mirror) -> Iterator[Path]:
+    """The mirror's state directory, made and locked. OwnedError, UsageError."""
+    state = state_of(mirror)
+    make_private(state)
+    with locked(state):
+        yield state
+
+
+@contextmanager
+def remembered(state: Path, monitor: Monitor, *, read_only: bool) -> Iterator[Memory]:
+    """What is kept in a state directory. read_only: nothing is written, and it may be absent."""
+    with ExitStack() as stack:
+        intents = Intents(state / INTENTS, monitor)
+        stack.callback(intents.close)
+        signatures = stack.enter_context(Signatures.open(state / SIGNATURES, monitor))
+        trashed = stack.enter_context(Trashed.open(state / TRASHED, monitor))
+        index = Index.open(state / INDEX_FILE, read_only=read_only)
+        memory = Memory(index, intents, signatures, trashed)
+        stack.callback(lambda: memory.index.close())
+        yield memory
