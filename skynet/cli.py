@@ -98,7 +98,10 @@ def sync(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the remote directory equal to the local one; without --once, keep it so."""
+    """Make the remote directory equal to the local one.
+
+    Without --once, keep it so until Ctrl-C, with a live display.
+    """
     from skynet import commands
 
     options = commands.Options(
@@ -154,9 +157,9 @@ def plan(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what `sync --once` would do. Writes nothing, neither here nor on the remote.
+    """Show what `sync --once` would do.
 
-    But for the file of --out.
+    Nothing is written, neither here nor on the remote, but for the file of --out.
     """
     from skynet import commands
 
@@ -179,7 +182,7 @@ def trust(
     ] = "",
     known_hosts: KnownHosts = None,
 ) -> None:
-    """Show a server's host key and, if you agree, trust it from now on."""
+    """Show a server's host key, and trust it if you agree."""
     from skynet import commands
 
     raise typer.Exit(commands.trust(target, fingerprint, known_hosts, commands.Face()))
@@ -202,7 +205,10 @@ def serve(
     state_dir: StateDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Announce as one JSON object.")] = False,
 ) -> None:
-    """Serve a directory over SFTP, to try skynet or for a small network. Ends with Ctrl-C."""
+    """Serve a directory over SFTP, until Ctrl-C.
+
+    To try skynet, or for a small network.
+    """
     from skynet import commands
 
     options = commands.ServeOptions(directory, Path(), host, port, user, authorized_keys)
@@ -214,10 +220,10 @@ def serve(
 def guide(
     name: Annotated[str, typer.Argument(help="Which guide; a list if none is named.")] = "",
 ) -> None:
-    """Show a guide.
+    """Show a guide, step by step.
 
-    first-mirror, passwords, ssh-keys, linux-server, windows-server, bandwidth, review-a-plan,
-    daemon, settings.
+    first-mirror, daemon, passwords, ssh-keys, linux-server, windows-server, bandwidth,
+    review-a-plan, settings.
     """
     from skynet import commands
 

@@ -49,7 +49,10 @@ def daemon(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Keep the remote directories equal to the local ones, until it is told to end."""
+    """Keep the remote directories equal to the local ones.
+
+    Until Ctrl-C or SIGTERM. `skynet service install` starts it at each login.
+    """
     from skynet import commands_keep as commands
 
     options = commands.Options(
@@ -81,7 +84,7 @@ def unlock(
     known_hosts: KnownHosts = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Take the lease on a remote away from a skynet that is gone."""
+    """Free a remote that a skynet which is gone had in use."""
     from skynet import commands_keep as commands
 
     options = commands.Options(
@@ -126,7 +129,10 @@ def pause(
     target: TargetUrl = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Let the daemon send nothing, until it is told to resume. It goes on noticing changes."""
+    """Let the daemon send nothing, until it is told to resume.
+
+    It goes on noticing changes, and stays paused over a restart.
+    """
     _steer("pause", names, config, source, target, state_dir)
 
 
@@ -152,7 +158,10 @@ def sync_now(
     target: TargetUrl = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Let the daemon look at everything now, without waiting for what it waits for."""
+    """Let the daemon look at everything now.
+
+    If the server was away, it reconnects at once.
+    """
     _steer("sync-now", names, config, source, target, state_dir)
 
 

@@ -9,7 +9,7 @@ import typer
 from skynet.cli_options import ConfigFile, Names, StateDir
 
 service = typer.Typer(
-    help="Run `skynet daemon` as a service of systemd, launchd, or Windows' task scheduler.",
+    help="Run the daemon as a service of systemd, launchd or Windows.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,7 +35,10 @@ def install(
         typer.Option("--for", help="With --print, for another platform than this."),
     ] = None,
 ) -> None:
-    """Start the daemon now, and at each login or, with --system, each start of the machine."""
+    """Start the daemon now and at each login.
+
+    With --system, at each start of the machine.
+    """
     from skynet import commands_service as commands
 
     wanted = commands.Wanted(tuple(names or ()), config, state_dir, platform, system, user)

@@ -20,6 +20,7 @@ from skynet.reconcile import run_cycle
 from skynet.render import (
     Calls,
     failure_json,
+    headline,
     report_json,
     report_lines,
     saved_lines,
@@ -121,6 +122,8 @@ def _run_mirrors(options: Options, request: Request, face: Face, file: Path | No
         return _refuse(face, error)
     code = ExitCode.IN_SYNC
     for mirror in mirrors:
+        if len(mirrors) > 1:
+            face.say([headline(mirror.name)])
         code = max(code, _run_mirror(mirror, options, request, face, file))
         if code == ExitCode.INTERRUPTED:
             break

@@ -15,6 +15,7 @@ from skynet.ops import Copy, Op, Plan, Rename, kind, tally
 from skynet.outline import counts_text
 from skynet.preview import Weight, preview, spares
 from skynet.rules import shown
+from skynet.target import printable
 
 COUNTED = ("upload", "patch", "copy", "rename", "delete", "mkdir", "rmdir", "setmeta")
 
@@ -65,6 +66,11 @@ def report_lines(
         case "planned":
             if everything:
                 yield f"[dim]Nothing was done: this was a dry run ({cost}).[/]"
+
+
+def headline(mirror: str) -> str:
+    """What stands above the report of one mirror of several, in rich markup."""
+    return f"[bold]{escape(printable(mirror))}:[/]"
 
 
 def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
