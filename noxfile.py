@@ -1,4 +1,4 @@
-"""The longer ways to check skynet: `nox` runs the quick ones; props, laws and e2e take time.
+"""The longer ways to check skynet: `nox` runs the quick ones; props, laws, e2e and chaos take time.
 
 `nox -l` lists the sessions; what follows `--` goes to pytest, or to scripts/bench. Environments are
 kept and reused.
@@ -75,6 +75,14 @@ def e2e(session: nox.Session) -> None:
     _install(session)
     marks = "not props_long and not bench"
     _pytest(session, "-m", marks, "--timeout=1800", SKYNET_REQUIRE_SERVERS="1")
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """The daemon through SKYNET_KILLS kills of it and of the server: 200, unless told otherwise."""
+    _install(session)
+    env = {"SKYNET_KILLS": os.environ.get("SKYNET_KILLS", "200"), "SKYNET_REQUIRE_SERVERS": "1"}
+    _pytest(session, "tests/test_daemon_chaos.py", **env)
 
 
 @nox.session

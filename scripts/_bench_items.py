@@ -10,14 +10,17 @@ from typing import Literal, NamedTuple
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 CUT_AT = 0.6
-PEERS = ("rsync", "rclone", "sftp", "lftp")
+SYNCERS = ("rsync", "rclone", "sftp", "lftp")
+PEERS = (*SYNCERS, "lsyncd")
 SKYNET = "skynet"
+ONCE = "once"  # skynet's own `sync --once`, beside its daemon
 
 # Requests under the lease that a cycle with anything to record has: take the lease, 3; look at the
 # manifest again, 6; append to it, 3; end the lease, 1. tests/test_request_counts.py has the list.
 COMMIT_REQUESTS = 14
 
-Kind = Literal["first", "unchanged", "changed", "plan", "resume", "startup"]
+Kind = Literal["first", "unchanged", "changed", "plan", "resume", "startup", "watch"]
+Watch = Literal["one", "burst", "idle", "overflow", "video"]
 Change = Literal[
     "move-dir",
     "move-edit",
@@ -31,18 +34,10 @@ Change = Literal[
     "scatter",
 ]
 
-
-Measure = Literal[
-    "ratio",
-    "seconds",
-    "memory",
-    "cpu",
-    "sent",
-    "content",
-    "renames",
-    "operations",
-    "requests",
-]
+Timed = Literal["ratio", "seconds", "cpu", "late", "load"]
+Sized = Literal["memory", "resident", "content", "sent", "wire"]
+Counted = Literal["renames", "operations", "requests"]
+Measure = Timed | Sized | Counted
 
 
 class BenchError(Exception):
@@ -74,7 +69,9 @@ class Bar(NamedTuple):
     measure "ratio": skynet's seconds by those of the best of `peers`, in the same round;
     "seconds": skynet's own; "memory": its peak in bytes; "cpu": its processor seconds; "sent": what
     it moved on the wire, by the size of the data; "content": bytes of files that it sent;
-    "renames", "operations" and "requests": how many of them it made.
+    "renames", "operations" and "requests": how many of them it made; "late": seconds that 19 of 20
+    files are no later than; "load": processor seconds a second; "resident": the memory it holds at
+    the end; "wire": what it moved on the wire, in bytes.
     """
 
     measure: Measure
@@ -89,7 +86,9 @@ class Item:
     kind: "first" syncs to an empty target, "unchanged" syncs when nothing is to be done,
     "changed" syncs after a change of what was in sync, "plan" plans that without a sync,
     "resume" kills a first sync at CUT_AT of its data and counts what it and the next one move,
-    "startup" asks for the version. change: see _bench_changes; None where nothing changes.
+    "startup" asks for the version, "watch" has a daemon watch the files. change: see
+    _bench_changes; None where nothing changes. watch: what is done to the files meanwhile, see
+    _bench_daemon: `made` are the files that come, span the seconds it lasts where that is given.
     rtt_ms: the round trip of the link. patience: how many times the time-out of peers they get
     here. quick_scale: the size under --quick; None leaves it out.
     """
@@ -99,10 +98,13 @@ class Item:
     kind: Kind
     batches: tuple[Batch, ...] = ()
     rtt_ms: int = 0
-    peers: tuple[str, ...] = PEERS
+    peers: tuple[str, ...] = SYNCERS
     bars: tuple[Bar, ...] = ()
     audit: bool = True
     change: Change | None = None
+    watch: Watch | None = None
+    made: tuple[Batch, ...] = ()
+    span: float = 0.0
     patience: int = 1
     quick_scale: float | None = None
 
@@ -112,13 +114,17 @@ class Item:
             return self
         title = f"{self.title} ({scale:.3g} of the data)"
         return replace(
-            self, title=title, batches=tuple(each.scaled(scale) for each in self.batches)
+            self,
+            title=title,
+            batches=tuple(each.scaled(scale) for each in self.batches),
+            made=tuple(each.scaled(scale) for each in self.made),
+            span=self.span * scale,
         )
 
     @property
     def size(self) -> int:
-        """Bytes of the data, where all files of a batch have one size."""
-        return sum(batch.count * batch.largest for batch in self.batches)
+        """Bytes of the data to be sent, where all files of a batch have one size."""
+        return sum(batch.count * batch.largest for batch in self.made or self.batches)
 
     @property
     def is_single_file(self) -> bool:
@@ -146,6 +152,23 @@ def _changed(change: Change, title: str, batches: tuple[Batch, ...], *bars: Bar)
     )
 
 
+def _watch(
+    name: str,
+    watch: Watch,
+    title: str,
+    batches: tuple[Batch, ...],
+    made: tuple[Batch, ...],
+    *bars: Bar,
+    peers: tuple[str, ...] = (),
+    span: float = 0.0,
+) -> Item:
+    """Something that is done to files that a daemon watches, over 50 ms."""
+    title = f"{title}, 50 ms"
+    return Item(
+        *(name, title, "watch", batches, 50, peers, bars), watch=watch, made=made, span=span
+    )
+
+
 SMALL = (Batch("small", 10_000, 4 * KIB, 4 * KIB),)
 LARGE = (Batch("large", 1, GIB, GIB, scales_in="size"),)
 HUGE = (Batch("huge", 1, 10 * GIB, 10 * GIB, scales_in="size"),)
@@ -154,10 +177,15 @@ MIXED = (
     Batch("video", 5, 200 * MIB, 200 * MIB, scales_in="size"),
 )
 MANY = (Batch("many", 100_000, KIB, KIB),)
+FEW = (Batch("few", 1_000, 4 * KIB, 4 * KIB, per_directory=10),)
 MILLION = (Batch("tiny", 1_000_000, 64, 64),)
 DIRECTORY = (Batch("entry", 10_000, GIB // 10_000, GIB // 10_000, per_directory=10_000),)
 TWO_LARGE = (Batch("large", 2, GIB, GIB, scales_in="size"),)
 FIVE_DIRECTORIES = (Batch("cycled", 5, 20 * MIB, 20 * MIB, per_directory=1, scales_in="size"),)
+FILM = (
+    Batch("video", 1, 2 * GIB, 2 * GIB, scales_in="size"),
+    Batch("picture", 100, MIB, MIB),
+)
 
 LISTERS = ("rsync", "rclone", "lftp")  # sftp sends everything anew each time
 BEST = ("rsync", "rclone", "sftp")
@@ -212,7 +240,7 @@ ITEMS = (
         "first",
         MIXED,
         30,
-        bars=(_ratio(0.5, *PEERS),),
+        bars=(_ratio(0.5, *SYNCERS),),
         patience=2,
     ),
     Item(
@@ -314,5 +342,53 @@ ITEMS = (
         peers=(),
         bars=(Bar("cpu", 0.25),),
         quick_scale=1,
+    ),
+    _watch(
+        "watch-one-50",
+        "one",
+        "100,000 files watched, a new one of 4 KiB now and then",
+        MANY,
+        (Batch("new", 40, 4 * KIB, 4 * KIB),),
+        Bar("seconds", 0.6),
+        Bar("late", 1.2),
+        Bar("requests", 8),
+        peers=("lsyncd",),
+    ),
+    _watch(
+        "watch-burst-50",
+        "burst",
+        "10,000 files of 4 KiB made while watched",
+        FEW,
+        SMALL,
+        _ratio(1.5, ONCE),
+        peers=(ONCE,),
+    ),
+    _watch(
+        "watch-idle",
+        "idle",
+        "100,000 files watched, nothing happens",
+        MANY,
+        (),
+        Bar("load", 0.002),
+        Bar("resident", 120 * MIB),
+        Bar("wire", 30 * KIB),
+        span=600.0,  # --idle-minutes has another
+    ),
+    _watch(
+        "watch-overflow",
+        "overflow",
+        "30,000 files made in about a second while watched",
+        FEW,
+        (Batch("flood", 30_000, 64, 64),),
+    ),
+    _watch(
+        "watch-video",
+        "video",
+        "one file of 2 GiB written over 60 s beside 100 pictures of 1 MiB",
+        FEW,
+        FILM,
+        Bar("late", 5.0),
+        Bar("sent", 1.05),
+        span=60.0,
     ),
 )

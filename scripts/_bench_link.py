@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import select
 import shutil
 import signal
@@ -30,8 +31,8 @@ PROXY_SOURCE = Path(__file__).with_name("latency_proxy.c")
 
 # Sessions per connection and everything else that bears on speed stay at OpenSSH's defaults.
 SSHD_CONFIG = """\
-ListenAddress 127.0.0.1
-Port {port}
+ListenAddress 127.0.0.1:{port}
+ListenAddress 127.0.0.1:{counted}
 HostKey "{directory}/host_key"
 AuthorizedKeysFile "{directory}/client_key.pub"
 Subsystem sftp internal-sftp
@@ -44,7 +45,21 @@ PrintMotd no
 PrintLastLog no
 MaxStartups 1000
 LogLevel ERROR
+Match LocalPort {counted}
+    ForceCommand "{directory}/counted"
 """
+# An sftp-server at a port of its own that notes what it is asked, a little slower for it.
+COUNTED = """\
+#!/bin/sh
+exec "{program}" -e -l DEBUG3 2>> "{log}"
+"""
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
+REQUEST = re.compile(rb"request \d+: (?!sent )")
 
 
 class Link(NamedTuple):
@@ -79,10 +94,12 @@ class Network:
         self.known_hosts = directory / "known_hosts"
         self._directory = directory
         self._cleanup = contextlib.ExitStack()
-        self._links: dict[int, Link] = {}
+        self._links: dict[tuple[int, bool], Link] = {}
+        self._requests = directory / "requests.log"
+        self._read = self._counted_requests = 0
         self._proxy_program: Path | None = None
         self._sshd: subprocess.Popen[bytes]
-        self._port = 0
+        self._port = self._counted_port = 0
 
     def __enter__(self) -> Network:
         with contextlib.ExitStack() as cleanup:
@@ -94,15 +111,29 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
-    def link(self, rtt_ms: int) -> Link:
-        """The link with this round trip; 0 goes straight to the server. Raises BenchError."""
-        if rtt_ms not in self._links:
-            link = self._delayed(rtt_ms) if rtt_ms else Link(self._port, _loopback_bytes)
-            self._links[rtt_ms] = link
+    def link(self, rtt_ms: int, is_counted: bool = False) -> Link:
+        """The link with this round trip; 0 goes straight to the server. Raises BenchError.
+
+        is_counted: for SFTP alone, where `requests` counts.
+        """
+        if (rtt_ms, is_counted) not in self._links:
+            port = self._counted_port if is_counted else self._port
+            link = self._delayed(port, rtt_ms) if rtt_ms else Link(port, _loopback_bytes)
+            self._links[rtt_ms, is_counted] = link
             key = " ".join((self._directory / "host_key.pub").read_text().split()[:2])
             with self.known_hosts.open("a") as file:
                 file.write(f"[127.0.0.1]:{link.port} {key}\n")
-        return self._links[rtt_ms]
+        return self._links[rtt_ms, is_counted]
+
+    def requests(self) -> int:
+        """How many SFTP requests have come by counted links so far."""
+        if self._requests.exists():
+            with self._requests.open("rb") as log:
+                log.seek(self._read)
+                for line in log:
+                    self._counted_requests += REQUEST.search(line) is not None
+                self._read = log.tell()
+        return self._counted_requests
 
     def settle(self) -> None:
         """Wait until the server has no session left; one that will not end is killed.
@@ -138,7 +169,7 @@ class Network:
             Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
         log = self._directory / "sshd.log"
         for _ in range(START_ATTEMPTS):
-            self._port = free_port()
+            self._port, self._counted_port = free_port(), free_port()
             self._sshd = cleanup.enter_context(self._running_sshd(program, log))
             if _greets(self._sshd, self._port):
                 return
@@ -147,7 +178,12 @@ class Network:
     @contextlib.contextmanager
     def _running_sshd(self, program: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         config = self._directory / "sshd_config"
-        config.write_text(SSHD_CONFIG.format(port=self._port, directory=self._directory))
+        ports = {"port": self._port, "counted": self._counted_port}
+        config.write_text(SSHD_CONFIG.format(**ports, directory=self._directory))
+        server = next(filter(os.path.exists, SFTP_SERVERS), SFTP_SERVERS[0])
+        counted = self._directory / "counted"
+        counted.write_text(COUNTED.format(program=server, log=self._requests))
+        counted.chmod(0o755)
         with log.open("ab") as errors:
             process = subprocess.Popen(
                 [program, "-D", "-e", "-f", str(config)],
@@ -162,9 +198,9 @@ class Network:
             _kill(descendants(process.pid))
             _stop(process)
 
-    def _delayed(self, rtt_ms: int) -> Link:
+    def _delayed(self, server_port: int, rtt_ms: int) -> Link:
         self._proxy_program = self._proxy_program or _compile_proxy(self._directory)
-        command = [str(self._proxy_program), "0", str(self._port), str(rtt_ms)]
+        command = [str(self._proxy_program), "0", str(server_port), str(rtt_ms)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,11 @@ what the columns say:
   requests       SFTP requests that skynet sent; recording them in the manifest, under the lease,
                  takes {commit} of them
 
+Of the watch items, seconds are those until the new files are visible on the server's disk (the
+median of them all where they come one by one, the last where they come at once); memory is that of
+the watching process alone, and what is on the wire begins when it has come to rest. "once" is
+`skynet sync --once` of the same files. lsyncd gets a delay of 1 s.
+
 rsync gets -a, and -W for one large file, or --no-W --delete where a change is synced; rclone
 --sftp-disable-hashcheck and 16 transfers; sftp put -rp; lftp mirror -R. Before a change both sides
 are brought to the old state in each turn, which is not timed, and afterwards every byte is
@@ -50,6 +55,7 @@ not; 2 for a wrong command line; 130 when interrupted (the finished items are st
 
 ROUNDS = 3
 QUICK_ROUNDS = 2
+IDLE_MINUTES = 10.0
 PEER_SECONDS = 120.0
 QUICK_PEER_SECONDS = 3.0
 
@@ -88,6 +94,7 @@ def parse_options(words: Sequence[str]) -> Options:
     if found.quick and not found.items:
         chosen = [item for item in chosen if item.quick_scale is not None]
     patience = QUICK_PEER_SECONDS if found.quick else PEER_SECONDS
+    chosen = [_lasting(item, found.idle_minutes) for item in chosen]
     return Options(
         items=tuple(_sized(parser, item, found.scale, found.quick) for item in chosen),
         is_full_size=found.scale == 1 and not found.quick,
@@ -125,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"stop a peer after S seconds; default {PEER_SECONDS:g}, with --quick "
         f"{QUICK_PEER_SECONDS:g}, and more in the largest items",
     )
+    add(
+        "--idle-minutes",
+        type=_minutes,
+        default=IDLE_MINUTES,
+        metavar="N",
+        help=f"watch for so long where nothing happens; default {IDLE_MINUTES:g}",
+    )
     add("--data", type=_path, metavar="DIR", help="keep the generated files in DIR, and reuse them")
     add("--python", type=_path, metavar="FILE", help="the Python that runs skynet; default: this "
         "one if it can, else that of .venv, which is made if need be")  # fmt: skip
@@ -151,6 +165,10 @@ def _sized(parser: argparse.ArgumentParser, item: Item, scale: float, quick: boo
     return item.scaled(scale * (item.quick_scale or 1 if quick else 1))
 
 
+def _lasting(item: Item, idle_minutes: float) -> Item:
+    return replace(item, span=60.0 * idle_minutes) if item.watch == "idle" else item
+
+
 def _path(text: str) -> Path:
     # The tools run in a directory of their own. Links stay: those of a venv's python matter.
     return Path(text).absolute()
@@ -167,6 +185,13 @@ def _seconds(text: str) -> float:
     value = _number(text)
     if not 0 < value <= 86400:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 86400 seconds")
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= 1440:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1440 minutes")
     return value
 
 

@@ -19,6 +19,8 @@ class Sample:
 
     seconds: for a "timeout", when it was stopped. memory_is_bound: the true peak may be lower.
     sent_bytes: content of files; it, renames, operations and requests are skynet's own figures.
+    Of a watcher, seconds are the median of many files, and late_seconds their 95th percentile;
+    resident: bytes that it holds at the end. remark: what else is worth knowing.
     """
 
     tool: str
@@ -33,7 +35,10 @@ class Sample:
     sent_bytes: int | None = None
     renames: int | None = None
     operations: int | None = None
+    late_seconds: float | None = None
+    resident: int | None = None
     message: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,8 @@ def item_text(result: Result, is_full_size: bool) -> str:
     for sample in result.samples:
         if sample.outcome == "failed":
             lines.append(f"  {sample.tool} failed: {sample.message}")
+        elif sample.remark:
+            lines.append(f"  {sample.tool}, round {sample.round}: {sample.remark}")
     if is_full_size:
         lines += [f"  bar: {bar_text(result, bar)}" for bar in result.item.bars]
     return "\n".join(lines) + "\n"
@@ -196,10 +203,12 @@ def bar_text(result: Result, bar: Bar) -> str:
     if figure is None:
         return f"{asked}: not measured"
     match bar.measure:
-        case "memory" | "content":
+        case "memory" | "resident" | "content" | "wire":
             shown = bytes_text(figure)
         case "renames" | "operations" | "requests":
             shown = f"{figure:,.0f}"
+        case "load":
+            shown = f"{figure:.5f}"
         case _:
             shown = f"{figure:.3f}"
     return f"{asked}: {'met' if figure <= bar.limit else 'MISSED'}, {shown}"
@@ -216,6 +225,14 @@ def _asked(bar: Bar) -> str:
             return f"{bar.limit:g} s of processor time"
         case "sent":
             return f"{bar.limit:g} of the data on the wire"
+        case "late":
+            return f"{bar.limit:g} s for 19 files of 20"
+        case "load":
+            return f"{bar.limit:g} of a processor"
+        case "wire":
+            return f"{bytes_text(bar.limit)} on the wire"
+        case "resident":
+            return f"{bytes_text(bar.limit)} of memory in the end"
         case "memory" | "content":
             return f"{bytes_text(bar.limit)} of {bar.measure}"
         case "renames" | "operations" | "requests":
@@ -251,6 +268,14 @@ def bar_figure(result: Result, bar: Bar) -> float | None:
             return _most([each.operations for each in samples])
         case "requests":
             return _most([each.requests for each in samples])
+        case "late":
+            return _most([each.late_seconds for each in samples])
+        case "load":
+            return max((each.cpu_seconds / each.seconds for each in samples), default=None)
+        case "resident":
+            return _most([each.resident for each in samples])
+        case "wire":
+            return _most([each.wire_bytes for each in samples])
 
 
 def _middle(figures: Sequence[float]) -> float | None:
@@ -258,7 +283,7 @@ def _middle(figures: Sequence[float]) -> float | None:
     return None if found is None else found.median
 
 
-def _most(figures: Sequence[int | None]) -> int | None:
+def _most(figures: Sequence[float | None]) -> float | None:
     return max((figure for figure in figures if figure is not None), default=None)
 
 

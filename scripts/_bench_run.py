@@ -13,12 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from _bench_changes import make_change
+from _bench_daemon import Scene, memory, processor_seconds, until_at_rest, watched
 from _bench_data import Tally, ensure_data, require_same, warm
-from _bench_items import CUT_AT, SKYNET, BenchError, Item
+from _bench_items import CUT_AT, ONCE, SKYNET, BenchError, Item
 from _bench_link import Network
 from _bench_options import Options
 from _bench_report import Outcome, Result, Sample
-from _bench_tools import COMMANDS, Access, Command, Job, Meter, Usage, skynet, skynet_plan
+from _bench_tools import (
+    COMMANDS,
+    Access,
+    Command,
+    Job,
+    Meter,
+    Usage,
+    has_ended,
+    skynet,
+    skynet_daemon,
+    skynet_plan,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SKYNET_SECONDS = 3600.0  # for one run; a hung one must still end
@@ -71,6 +83,8 @@ class Bench:
                     return self._resume(item)
                 case "startup":
                     return self._startup(item)
+                case "watch":
+                    return self._watch(item)
         finally:
             if not self._options.keep:
                 self._clear()
@@ -100,14 +114,14 @@ class Bench:
 
         return self._rounds(item, turn)
 
-    def _prepare_mirror(self, item: Item, job: Job) -> None:
+    def _prepare_mirror(self, item: Item, job: Job, is_counted: bool = False) -> None:
         """Mirror without delay; then once over the item's link, whose port is part of the URL."""
-        for rtt_ms in sorted({0, item.rtt_ms}):
-            self._prepare(rtt_ms, job)
+        for rtt_ms, counted in sorted({(0, False), (item.rtt_ms, is_counted)}):
+            self._prepare(rtt_ms, job, counted)
 
-    def _prepare(self, rtt_ms: int, job: Job) -> None:
+    def _prepare(self, rtt_ms: int, job: Job, is_counted: bool = False) -> None:
         """One sync by skynet that is not measured."""
-        command = skynet(self._python, self._state, self._access(rtt_ms), job)
+        command = skynet(self._python, self._state, self._access(rtt_ms, is_counted), job)
         if self._meter.run(command, SKYNET_SECONDS).exit_code != 0:
             raise BenchError(f"skynet could not prepare: {self._meter.complaint()}")
 
@@ -186,9 +200,69 @@ class Bench:
 
         return self._rounds(item, turn)
 
+    def _watch(self, item: Item) -> Result:
+        """Each turn begins with both sides in sync; all bytes are compared at its end."""
+        job = Job(self._source, self._target)
+        made = ensure_data(self._data, item.made) if item.made else self._data
+
+        def turn(tool: str, number: int) -> Sample:
+            self._clear()
+            shutil.copytree(ensure_data(self._data, item.batches), job.source)
+            if tool not in (SKYNET, ONCE):
+                shutil.copytree(job.source, job.target)
+            else:
+                self._prepare_mirror(item, job, is_counted=tool == SKYNET)
+            self._network.settle()
+            if tool == ONCE:
+                shutil.copytree(made, job.source, dirs_exist_ok=True)
+                return dataclasses.replace(self._sync(item, SKYNET, number, job), tool=ONCE)
+            try:
+                sample = self._watched(item, tool, number, job, made)
+                require_same(job.source, job.target, warm(job.source), every_byte=True)
+            except BenchError as error:
+                found = f"{error} ({self._meter.complaint()})"
+                return Sample(tool, number, "failed", 0.0, 0.0, 0, message=found)
+            return sample
+
+        return self._rounds(item, turn)
+
+    def _watched(self, item: Item, tool: str, number: int, job: Job, made: Path) -> Sample:
+        """One daemon's turn, from where it has come to rest."""
+        assert item.watch is not None, "the items of this kind have a watch"
+        is_ours = tool == SKYNET
+        access = self._access(item.rtt_ms, is_counted=is_ours)
+        link = self._network.link(item.rtt_ms, is_counted=is_ours)
+        command = (
+            skynet_daemon(self._python, self._state, access, job)
+            if is_ours
+            else COMMANDS[tool](access, job)
+        )
+        os.sync()
+        with self._meter.running(command) as process:
+            pid = process.pid
+            scene = Scene(
+                *(job.source, job.target, made, pid),
+                is_alive=lambda: not has_ended(pid),
+                requests=self._network.requests,
+            )
+            until_at_rest(scene)
+            cpu, before = processor_seconds(pid), link.moved()
+            found = watched(item.watch, scene, item.span)
+            cpu, after = processor_seconds(pid) - cpu, link.moved()
+            resident, peak = memory(pid)
+        self._network.settle()
+        return Sample(
+            *(tool, number, "ok", found.seconds, cpu, peak),
+            wire_bytes=None if before is None or after is None else after - before,
+            requests=found.requests if is_ours else None,
+            late_seconds=found.late_seconds,
+            resident=resident,
+            remark=found.remark,
+        )
+
     def _rounds(self, item: Item, turn: Turn) -> Result:
         """In each round every tool has a turn, another one first; who did not finish is out."""
-        tools = [SKYNET, *(peer for peer in item.peers if peer in self._peers)]
+        tools = [SKYNET, *(peer for peer in item.peers if peer in (*self._peers, ONCE))]
         samples: list[Sample] = []
         for number in range(self._options.rounds):
             for tool in rotated(tools, number):
@@ -217,9 +291,9 @@ class Bench:
             sample = dataclasses.replace(sample, wire_bytes=after - before)
         return self._with_report(sample, item) if tool == SKYNET else sample
 
-    def _access(self, rtt_ms: int) -> Access:
+    def _access(self, rtt_ms: int, is_counted: bool = False) -> Access:
         network = self._network
-        port = network.link(rtt_ms).port
+        port = network.link(rtt_ms, is_counted).port
         return Access(network.user, port, network.client_key, network.known_hosts)
 
     def _sample(self, tool: str, number: int, usage: Usage) -> Sample:

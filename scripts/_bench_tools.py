@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shlex
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 HOST = "127.0.0.1"
+LSYNCD_DELAY = 1  # seconds that it gathers changes for; its own default is 15
+STOP_SECONDS = 10.0  # for a daemon to end after it was asked to
 POLL_SECONDS = 0.01
 
 
@@ -114,42 +117,68 @@ def lftp(access: Access, job: Job) -> Command:
     return Command(["lftp", "--norc", "-c", "; ".join(lines)])
 
 
+def lsyncd(access: Access, job: Job) -> Command:
+    """It watches, and lets rsync send what has changed. It only takes settings from a file."""
+    shell = shlex.join(["ssh", "-p", str(access.port), *access.ssh_options])
+    config = f"""\
+settings {{ nodaemon = true }}
+sync {{
+    default.rsync,
+    source = {_quoted(job.source)},
+    target = {_quoted(f"{access.user}@{HOST}:{job.target}/")},
+    delay = {LSYNCD_DELAY},
+    rsync = {{ archive = true, rsh = {_quoted(shell)} }},
+}}
+"""
+    start = 'cat > "$HOME/lsyncd.lua" && exec lsyncd "$HOME/lsyncd.lua"'
+    return Command(["sh", "-c", start], os.fsencode(config))
+
+
 COMMANDS: dict[str, Callable[[Access, Job], Command]] = {
     "rsync": rsync,
     "rclone": rclone,
     "sftp": sftp,
     "lftp": lftp,
+    "lsyncd": lsyncd,
 }
 VERSION_WORDS = {
     "rsync": ("rsync", "--version"),
     "rclone": ("rclone", "version"),
     "sftp": ("ssh", "-V"),  # sftp itself has no way to say it
     "lftp": ("lftp", "--version"),
+    "lsyncd": ("lsyncd", "--version"),
 }
 
 
 def skynet(python: Path, state: Path, access: Access, job: Job) -> Command:
     """One cycle, reported as JSON. What skynet knows of the mirror is in `state`."""
-    return _skynet(python, ["sync", "--once"], state, access, job)
+    return _skynet(python, ["sync", "--once", *_terms(job)], state, access, job)
 
 
 def skynet_plan(python: Path, state: Path, access: Access, job: Job) -> Command:
     """What that cycle would do, as JSON with every operation."""
-    return _skynet(python, ["plan", "--dry-run"], state, access, job)
+    return _skynet(python, ["plan", "--dry-run", *_terms(job)], state, access, job)
+
+
+def skynet_daemon(python: Path, state: Path, access: Access, job: Job) -> Command:
+    """The daemon of one mirror."""
+    return _skynet(python, ["daemon"], state, access, job)
+
+
+def _terms(job: Job) -> list[str]:
+    audit = "--audit" if job.audit else "--no-audit"
+    return ["--json", audit, *(["--complete-sync"] if job.is_update else [])]
 
 
 def _skynet(python: Path, doing: list[str], state: Path, access: Access, job: Job) -> Command:
     url = f"sftp://{quote(access.user)}@{HOST}:{access.port}{quote(os.fsencode(job.target))}"
     login = ["--identity", str(access.key), "--known-hosts", str(access.known_hosts)]
     mirror = ["--source", str(job.source), "--target", url, "--state-dir", str(state)]
-    audit = "--audit" if job.audit else "--no-audit"
-    update = ["--complete-sync"] if job.is_update else []
-    words = [str(python), "-m", "skynet", *doing, "--json", audit, *update]
-    return Command([*words, *mirror, *login])
+    return Command([str(python), "-m", "skynet", *doing, *mirror, *login])
 
 
 def _quoted(text: Path | str) -> str:
-    """One word, for the batches of sftp and lftp."""
+    """One word, for the batches of sftp and lftp, and for Lua."""
     return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -170,9 +199,36 @@ class Meter:
 
         Nothing that it started goes on.
         """
+        begun = time.monotonic()
+        process = self._start(command)
+        try:
+            _feed(process, command.stdin)
+            late = _wait(process.pid, timeout, is_enough)
+            seconds = time.monotonic() - begun
+        finally:
+            usage = _end(process)
+        return Usage(
+            seconds,
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss * 1024,
+            None if late else process.returncode,
+        )
+
+    @contextlib.contextmanager
+    def running(self, command: Command) -> Iterator[subprocess.Popen[bytes]]:
+        """Have it run for the block; then it is asked to end, and made to if it does not."""
+        process = self._start(command)
+        try:
+            _feed(process, command.stdin)
+            yield process
+            process.send_signal(signal.SIGTERM)
+            _wait(process.pid, STOP_SECONDS, None)
+        finally:
+            _end(process)
+
+    def _start(self, command: Command) -> subprocess.Popen[bytes]:
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
-            begun = time.monotonic()
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command.words,
                 cwd=self._working_directory,
                 env=self._env,
@@ -181,18 +237,6 @@ class Meter:
                 stderr=errors,
                 start_new_session=True,
             )
-            try:
-                _feed(process, command.stdin)
-                late = _wait(process.pid, timeout, is_enough)
-                seconds = time.monotonic() - begun
-            finally:
-                usage = _end(process)
-        return Usage(
-            seconds,
-            usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss * 1024,
-            None if late else process.returncode,
-        )
 
     def complaint(self) -> str:
         """The last lines of what the last run said, its errors if it had any."""
@@ -229,6 +273,11 @@ def _feed(process: subprocess.Popen[bytes], text: bytes) -> None:
         return  # it has ended already; its exit code says why
 
 
+def has_ended(pid: int) -> bool:
+    """Whether this child has; it is not reaped."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
 def _wait(pid: int, timeout: float, is_enough: Callable[[], bool] | None) -> bool:
     """Wait for the process to end; True when it had to be killed, being late or done enough.
 
@@ -244,7 +293,7 @@ def _wait(pid: int, timeout: float, is_enough: Callable[[], bool] | None) -> boo
     timer.start()
     try:
         while is_enough is not None and not late.is_set():
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            if has_ended(pid):
                 break
             if is_enough():
                 stop()

@@ -252,7 +252,7 @@ class _Run:
             for op in chain(unfinished, (outcome.op for outcome in self._uncommitted)):
                 for path in paths_of(op):
                     paths.add(path)
-                    above.update(ancestors(path))
+                    above.update((b"", *ancestors(path)))
 
         def is_busy(path: bytes) -> bool:
             if not paths:
@@ -271,7 +271,9 @@ class _Run:
         self._ready.extendleft(first + i for i, needs in enumerate(plan.needs) if not needs)
         self._deltas |= deltas
         self._total_bytes += plan.counts()["bytes"]
-        self.applied.problems += plan.problems
+        again = {op.path for op in plan.ops}
+        before = (p for p in self.applied.problems if p.path not in again)
+        self.applied.problems = [*before, *plan.problems]
 
     def _report(self) -> None:
         there = _bytes_there(self._remote) - self._bytes_before

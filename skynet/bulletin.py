@@ -24,9 +24,10 @@ from skynet.ops import Record as Noted
 from skynet.outline import counts_text
 from skynet.remote import Intent
 from skynet.rules import shown
-from skynet.status import MAX_PROBLEMS, Held, Seen, Status, Transfer, write_status
+from skynet.status import MAX_PROBLEMS, Held, Seen, Status, Transfer, read_status, write_status
 
 STATUS_SECONDS = 1.0  # between two that tell of progress alone
+HELD_AGAIN_SECONDS = 3600.0
 MAX_LINES = 20
 MAX_SIZED = 1000  # marked files that are looked at for their size
 Log = Callable[[Level, str], None]
@@ -57,13 +58,16 @@ class Bulletin:
         self._state = State.STARTING
         self._since = now()
         self._doing = ""
+        self._held_told_at = 0.0
         self._ahead: Progress | None = None  # of the plan that is being carried out
         self._rates: dict[bytes, tuple[float, int]] = {}  # path -> when, and how far it was then
         self._written: Status | None = None  # as the file has it
         self._written_at = 0.0
+        self._is_refused = False  # by the disk, and that was told
         self.server = self.offline = self.watch = ""
         self.next_try = 0.0
-        self.last_sync = 0.0
+        before = read_status(directory)
+        self.last_sync = before.last_sync if before is not None else 0.0
         self.held: Held | None = None
         self.problems: dict[bytes, Problem] = {}
         self.transfers: Mapping[bytes, Intent] = {}
@@ -110,14 +114,19 @@ class Bulletin:
             self._remember(_record(report, seconds, self._now()))
 
     def hold(self, report: Report) -> None:
-        """A plan waits for a person; loudly, once for each approval that is asked for."""
-        was_told = self.held is not None and self.held.approve == report.hazards[0].approve
-        self.held = _held(report)
-        if was_told:
+        """A plan waits for a person: loudly, for each approval that is asked for, and hourly."""
+        before, self.held = self.held, _held(report)
+        now = self._clock()
+        is_news = before is None or before.approve != self.held.approve
+        if not is_news and now - self._held_told_at < HELD_AGAIN_SECONDS:
             return
+        self._held_told_at = now
         for hazard in report.hazards:
             self._log("error", f"HELD: {hazard.message}")
         self._log("error", f"HELD: to agree: skynet approve {self.held.approve}")
+        if is_news:
+            why = "; ".join(f"{hazard.code}: {hazard.message}" for hazard in report.hazards)
+            self._remember(Record(ended=self._now(), seconds=0.0, outcome="held", error=why))
 
     def release(self) -> None:
         """Nothing waits for a person any more."""
@@ -126,9 +135,12 @@ class Bulletin:
             self.held = None
 
     def cycle_failed(self, error: SkynetError, seconds: float) -> None:
-        """Tell of a cycle that could not go on, once for each reason."""
-        if str(error) != self.offline:
+        """Tell of a cycle that could not go on: what may pass by itself, once for each reason."""
+        if not error.retry:
+            self._log("error", str(error))
+        elif str(error) != self.offline:
             self._log("warning", str(error))
+        if str(error) != self.offline:
             text = f"{error.code}: {error}"
             self._remember(Record(ended=self._now(), seconds=seconds, outcome="failed", error=text))
         self.offline, self.server = str(error), ""
@@ -140,12 +152,19 @@ class Bulletin:
             return
         status = self.status = self._status()
         if self._written is None or Seen(status, None).facts != Seen(self._written, None).facts:
-            try:
-                write_status(self._directory, status)
-            except OSError as error:
-                self._log("warning", f"the status cannot be written: {error.strerror}")
-            self._written = status
+            self._put_out(status)
         self._written_at = now
+
+    def _put_out(self, status: Status) -> None:
+        """Write it; where that fails, the next write tries again."""
+        try:
+            write_status(self._directory, status)
+        except OSError as error:
+            if not self._is_refused:
+                self._log("warning", f"the status cannot be written: {error.strerror}")
+            self._is_refused = True
+        else:
+            self._written, self._is_refused = status, False
 
     def _remember(self, record: Record) -> None:
         notice = append(self._directory, record)

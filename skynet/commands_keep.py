@@ -15,6 +15,7 @@ from skynet.config import Mirror, Options, check, load_mirrors
 from skynet.console import Face
 from skynet.daemon import Pulse, run
 from skynet.errors import ExitCode, SkynetError, SourceError
+from skynet.keeping import keeping
 from skynet.logs import Level, Logs, leads_to_journal
 from skynet.memory import claimed
 from skynet.monitor import Event
@@ -22,7 +23,7 @@ from skynet.notify import Notifier
 from skynet.render_status import Place, answer_line, status_lines
 from skynet.sftp.credentials import NOBODY
 from skynet.status import Seen, Status
-from skynet.wiring import connector, keeping, surroundings
+from skynet.wiring import connector, surroundings
 
 __all__ = ["Face", "Options", "daemon", "keep", "unlock"]
 

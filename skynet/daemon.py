@@ -44,7 +44,8 @@ class Pulse(NamedTuple):
 def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> ExitCode:
     """Keep the mirrors until a signal comes: SIGTERM, or Ctrl-C. A second one exits at once.
 
-    OwnedError names the process that works on one of them already.
+    OwnedError names the process that works on one of them already. Returns INTERRUPTED after
+    Ctrl-C.
     """
     with ExitStack() as stack:
         keepers = [
@@ -62,7 +63,8 @@ def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> Ex
             if all(thread.is_alive() for thread in threads):
                 pulse.alive([keeper.status for keeper in keepers])
         pulse.stopping()
-        return _end(keepers, threads, clock)
+        code = _end(keepers, threads, clock)
+        return ExitCode.INTERRUPTED if stop.number == signal.SIGINT else code
 
 
 def _end(
@@ -86,14 +88,21 @@ def _join(threads: Sequence[threading.Thread], until: float, clock: Callable[[],
         thread.join(max(0.0, until - clock()))
 
 
+class _Stop(threading.Event):
+    """Set when the process is asked to end. number: of the signal that did."""
+
+    number = 0
+
+
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Set when the process is asked to end; asked twice, it is gone."""
-    stop = threading.Event()
+def _signals() -> Iterator[_Stop]:
+    """Where the signals arrive that ask the process to end; at a second one it is gone."""
+    stop = _Stop()
 
     def end(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(128 + number)
+        stop.number = number
         stop.set()
 
     names = ("SIGTERM", "SIGINT", "SIGBREAK", "SIGHUP")

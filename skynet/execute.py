@@ -15,13 +15,27 @@ from skynet.contents import deltas_of
 from skynet.errors import Problem
 from skynet.index import STAT_UNKNOWN
 from skynet.monitor import Stage
-from skynet.ops import Delete, Op, Plan, Record, Rmdir, SetMeta, Upload, effect, paths_of
-from skynet.remote import Outcome, Trash
+from skynet.ops import (
+    Delete,
+    Mkdir,
+    Op,
+    Plan,
+    Record,
+    Rename,
+    Rmdir,
+    SetMeta,
+    Upload,
+    effect,
+    paths_of,
+)
+from skynet.remote import Outcome, Site, Trash
 from skynet.rules import is_parked
 from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
-from skynet.tree import DIR, Kind, ancestors
+from skynet.tree import DIR, Kind, ancestors, is_below
+
+_REMOVALS = (Delete, Rmdir)
 
 
 class Execution:
@@ -110,6 +124,7 @@ class Execution:
             self._remote.facts = self._remote.prepare()
         elif not self._session.site.is_prepared:
             self._remote.prepare()
+        self._session.site = Site(exists=True, is_prepared=True)
 
     def _uploads_to_go_on_with(self, plan: Plan) -> list[bytes]:
         """The temporary files of broken uploads that the plan wants; those of others are removed.
@@ -133,23 +148,16 @@ class Execution:
         An audit has seen that; without one the directories on the way are looked at, if they were
         not lately.
         """
-        wanted: dict[bytes, Kind] = {}
-        for op in ops:
-            for path in paths_of(op):
-                for directory in ancestors(path):
-                    if directory in wanted:
-                        break  # and so are those above it
-                    wanted[directory] = DIR
-            if isinstance(op, SetMeta):
-                wanted[op.path] = op.entry.kind
-        kept = [op for op in ops if op.path in wanted]
-        made = {op.path for op in kept if not isinstance(op, SetMeta | Delete | Rmdir)}
+        wanted = _gone_through(ops)
         is_synced = self._ledger.index.entry
-        known = [path for path in wanted if path not in made and is_synced(path)]
+        known = [path for path in wanted if is_synced(path)]
         unseen = self._session.not_seen_lately(known)
         if self._remote.kinds(unseen) != [wanted[path] for path in unseen]:
             return False
-        self._session.note_seen(path for path in unseen if wanted[path] == DIR)
+        if any(isinstance(op, Rename) and op.entry.kind == DIR for op in ops):
+            self._session.forget_seen()  # others will be at these paths
+        else:
+            self._session.note_seen(path for path in unseen if wanted[path] == DIR)
         return True
 
     def _commit(self, batch: list[Outcome]) -> None:
@@ -193,6 +201,52 @@ class Execution:
         """A moment as the trash names it: stamps sort as their moments do."""
         moment = datetime.fromtimestamp(self._session.around.now_ns() / 1e9, UTC)
         return (moment - timedelta(days=days_ago)).strftime("%Y-%m-%dT%H%M%SZ").encode()
+
+
+def _gone_through(ops: Sequence[Op]) -> dict[bytes, Kind]:
+    """What the operations go through or set attributes of, by its path before the first of them."""
+    wanted: dict[bytes, Kind] = {}
+    seen: set[bytes] = set()
+    attributed = {op.path for op in ops if isinstance(op, SetMeta)}
+    before = _Before()
+    for op in ops:
+        for path in paths_of(op):
+            for directory in ancestors(path):
+                if directory in seen:
+                    break  # and so are those above it
+                seen.add(directory)
+                wanted |= dict.fromkeys(before.at(directory), DIR)
+        if isinstance(op, SetMeta):
+            wanted |= dict.fromkeys(before.at(op.path), op.entry.kind)
+        elif isinstance(op, Rename) and op.entry.kind == DIR:
+            before.move(op.source, op.path)
+            seen.clear()
+        elif isinstance(op, Mkdir) or (op.path in attributed and not isinstance(op, _REMOVALS)):
+            before.make(op.path)
+    return wanted
+
+
+class _Before:
+    """Where things were, while a plan makes and moves them."""
+
+    def __init__(self) -> None:
+        self._origins: dict[bytes, list[bytes]] = {}  # none of what is new
+
+    def at(self, path: bytes) -> list[bytes]:
+        """The former path of what is at a path by now; none if it is new."""
+        for above in (path, *ancestors(path)):
+            if above in self._origins:
+                return [origin + path[len(above) :] for origin in self._origins[above]]
+        return [path]
+
+    def make(self, path: bytes) -> None:
+        self._origins[path] = []
+
+    def move(self, source: bytes, path: bytes) -> None:
+        origin = self.at(source)
+        for old in [old for old in self._origins if old == source or is_below(old, source)]:
+            self._origins[path + old[len(source) :]] = self._origins.pop(old)
+        self._origins[path] = origin
 
 
 def _identity(outcome: Outcome, found: Survey) -> bytes:

@@ -9,12 +9,12 @@ that no hazard is about.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from skynet.ops import Delete, Op, Plan, Rmdir, Upload
-from skynet.rules import shown
+from skynet.ops import Delete, Op, Plan, Rename, Rmdir, SetMeta, Upload, paths_of
+from skynet.rules import is_parked, shown
 from skynet.tree import FILE
 
 _REMOVALS = (Delete, Rmdir)
@@ -80,21 +80,54 @@ def hazards(plan: Plan, around: Circumstances) -> list[Hazard]:
 
 
 def unquestioned(plan: Plan, dangers: Iterable[Hazard]) -> Plan:
-    """The part of a plan that no hazard is about, and that needs nothing a hazard is about."""
+    """The part of a plan that no hazard is about, and that needs nothing a hazard is about.
+
+    Nothing is left parked or opened by it.
+    """
     about = {path for danger in dangers for path in danger.paths}
     if any(not danger.paths for danger in dangers):
         return Plan([], [], plan.problems)
+    held = _held(plan, about)
     new_index: dict[int, int] = {}
-    ops: list[Op] = []
-    needs: list[list[int]] = []
-    for index, (op, needed) in enumerate(zip(plan.ops, plan.needs, strict=True)):
-        is_in_question = op.path in about and isinstance(op, Delete | Rmdir | Upload)
-        if is_in_question or any(before not in new_index for before in needed):
-            continue
-        new_index[index] = len(ops)
-        ops.append(op)
-        needs.append([new_index[before] for before in needed])
+    for index in range(len(plan.ops)):
+        if index not in held:
+            new_index[index] = len(new_index)
+    ops = [plan.ops[index] for index in new_index]
+    needs = [[new_index[before] for before in plan.needs[index]] for index in new_index]
     return Plan(ops, needs, plan.problems)
+
+
+def _held(plan: Plan, about: Collection[bytes]) -> set[int]:
+    """The operations in question, those that need them, and what only such would undo."""
+    held = {
+        index
+        for index, op in enumerate(plan.ops)
+        if op.path in about and isinstance(op, Delete | Rmdir | Upload)
+    }
+    undone_by = _undone_by(plan.ops)
+    while True:
+        for index, needed in enumerate(plan.needs):
+            if not held.isdisjoint(needed):
+                held.add(index)
+        lasting = {i for i, ends in undone_by.items() if i not in held and held & ends}
+        if not lasting:
+            return held
+        held |= lasting
+
+
+def _undone_by(ops: Sequence[Op]) -> dict[int, set[int]]:
+    """What parks something or opens a directory, and the later operations about that path."""
+    begun: dict[bytes, int] = {}
+    undone_by: dict[int, set[int]] = {}
+    for index, op in enumerate(ops):
+        for path in paths_of(op):
+            if path in begun:
+                undone_by[begun[path]].add(index)
+        parks = isinstance(op, Rename) and is_parked(op.path)
+        if parks or (isinstance(op, SetMeta) and op.opens):
+            begun[op.path] = index
+            undone_by[index] = set()
+    return undone_by
 
 
 def _approval(reasons: Iterable[_Reason]) -> str:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,17 +27,17 @@ from skynet.control import Command as Order
 from skynet.cycle import Report, Request, Surroundings
 from skynet.docket import Docket
 from skynet.errors import Interrupted, SkynetError, SourceError
+from skynet.flusher import Flusher
 from skynet.index import IndexDamaged
 from skynet.journal import Journal
 from skynet.lifecycle import Command, Event, State, follow
+from skynet.line import Line
 from skynet.memory import Memory, remembered
 from skynet.monitor import Event as Told
 from skynet.monitor import Monitor
 from skynet.reconcile import run_in
 from skynet.remote import Remote
 from skynet.rules import Rules
-from skynet.scan import Root
-from skynet.session import Session, opened
 from skynet.settling import Settling
 from skynet.status import Status
 from skynet.watch import Watcher
@@ -46,9 +45,8 @@ from skynet.watch import Watcher
 # All in seconds.
 LOOK_SECONDS = 0.5  # between two looks at what was ordered
 GATHER_SECONDS = 0.05  # what comes together is done together
-FLUSH_SECONDS = 0.2
 KEEPALIVE_SECONDS = 20.0
-ASLEEP_SECONDS = 30.0  # who has not looked for so long was asleep
+ASLEEP_SECONDS = 30.0  # who has rested for so long was asleep
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 FIRST_LONG_RETRY, LAST_LONG_RETRY = 60.0, 600.0
 
@@ -62,7 +60,8 @@ class Means:
     """What a keeper needs of the world. around: its monitor sees what cycles tell.
 
     connect: tells a monitor what it connects to. random: numbers from 0 to 1. log: (level,
-    message). route: something that is another when the network is.
+    message). route: something that is another when the network is. wait: until the event is set,
+    or so many seconds have passed.
     """
 
     connect: Callable[[Monitor], Remote]
@@ -70,6 +69,7 @@ class Means:
     random: Callable[[], float]
     log: Log
     route: Callable[[], object]
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait
 
 
 class Keeper:
@@ -81,15 +81,14 @@ class Keeper:
         self._means = means
         self._clock = means.around.clock
         self._wake = threading.Event()
-        self._has_marks = threading.Event()
         self._is_stopping = False
         self.has_failed = False
-        self._remote: Remote | None = None
         self._around = replace(means.around, monitor=self._on_event, check=self._check)
         self._bulletin = Bulletin(
             mirror, directory, self._clock, self._now, means.log, means.around.monitor
         )
         self._journal = Journal(directory / JOURNAL, self._on_event)
+        self._flusher = Flusher(self._journal)
         settling = Settling(mirror.settle, mirror.settle_max)
         self.agenda = Agenda(self._journal, settling, self._clock, self._on_mark)
         rules = Rules(mirror.ignore, "ignore")
@@ -105,9 +104,7 @@ class Keeper:
         self._mailbox = Mailbox(directory / COMMANDS)
         self._is_paused = (directory / PAUSED).exists()
         self._state = State.STARTING
-        self._opened: AbstractContextManager[Session] | None = None
-        self._session: Session | None = None
-        self._tokens: set[str] = set()
+        self._line = Line(mirror, lambda: means.connect(self._on_event), self._around)
         self._backoff = Backoff(FIRST_RETRY, LAST_RETRY, means.random)
         self._long_backoff = Backoff(FIRST_LONG_RETRY, LAST_LONG_RETRY, means.random)
         self._retry_at = self._ping_at = math.inf
@@ -121,7 +118,6 @@ class Keeper:
         """Ask it to end soon."""
         self._is_stopping = True
         self._wake.set()
-        self._has_marks.set()
 
     @property
     def status(self) -> Status:
@@ -130,9 +126,7 @@ class Keeper:
 
     def abandon(self) -> None:
         """Cut the connection, for a keeper that was asked to end and waits for the server."""
-        remote = self._remote
-        if remote is not None:
-            remote.close()
+        self._line.cut()
 
     # The thread.
 
@@ -143,6 +137,9 @@ class Keeper:
         except SkynetError as error:
             self._bulletin.note("error", f"{error} This mirror is not kept any more.")
             self.has_failed = True
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, where nothing can be tried again
+            self._tell_fault(fault)
+            self.has_failed = True
 
     def _run(self) -> None:
         with ExitStack() as stack:
@@ -150,10 +147,12 @@ class Keeper:
                 remembered(self._directory, self._around.monitor, read_only=False)
             )
             stack.callback(self._journal.close)
-            stack.callback(self._journal.flush)
+            self._flusher.start()
+            stack.callback(self._flusher.stop)
             stack.callback(self._watcher.stop)
             self._watcher.start()
-            threading.Thread(target=self._flush, name="journal", daemon=True).start()
+            self.agenda.look_everywhere()  # since the last run nobody has watched
+            self._bulletin.backlog = self.agenda.backlog()
             self._live(memory)
         self._bulletin.write(at_once=True)
 
@@ -169,10 +168,16 @@ class Keeper:
             try:
                 event = self._do(command, memory)
             except Exception as error:  # noqa: BLE001 - a fault of ours: told, and tried again
-                self._bulletin.note("error", "".join(traceback.format_exception(error)))
-                self._bulletin.offline = f"skynet failed ({error!r}); the log tells where"
-                self._leave(error)
-                event = Event.REFUSED
+                event = self._survive(error)
+
+    def _survive(self, fault: Exception) -> Event:
+        self._tell_fault(fault)
+        self._bulletin.offline = f"skynet failed ({fault!r}); the log tells where"
+        self._leave(fault)
+        self._docket.scan_now()  # what it was about to do may be forgotten in parts
+        self._wake.clear()
+        self._means.wait(self._wake, LOOK_SECONDS)  # or what fails at every look would fill the log
+        return Event.STOP if self._is_stopping else Event.REFUSED
 
     def _do(self, command: Command | None, memory: Memory) -> Event:
         if command == Command.CONNECT:
@@ -193,8 +198,18 @@ class Keeper:
             event = self._event()
             if event is not None:
                 return event
-            self._wake.wait(self._patience())
-            self._wake.clear()
+            before = self._now()
+            self._means.wait(self._wake, self._patience())
+            if self._now() - before > ASLEEP_SECONDS:
+                self._wake_up()
+            if self._wake.is_set():
+                self._around.sleep(GATHER_SECONDS)
+                self._wake.clear()
+
+    def _wake_up(self) -> None:
+        """The machine was asleep: what it missed nobody has told, and the link may be dead."""
+        self._docket.scan_now()
+        self._ping_at = self._retry_at = self._clock()
 
     def _event(self) -> Event | None:
         now = self._clock()
@@ -209,7 +224,6 @@ class Keeper:
                 return Event.SCAN_DUE
             due = self.agenda.next_due()
             if due is not None and now >= due:
-                self._gather()
                 return Event.DIRTY
             return self._keep_alive(now)
         return None
@@ -219,23 +233,16 @@ class Keeper:
         due = self.agenda.next_due() if self._state in (State.IDLE, State.HELD) else None
         return LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - self._clock()))
 
-    def _gather(self) -> None:
-        self._around.sleep(GATHER_SECONDS)
-
     def _look(self) -> None:
         """What is to be done every moment, in a cycle and between two."""
-        now = self._clock()
-        if now - self._looked_at > ASLEEP_SECONDS and self._state in (State.IDLE, State.HELD):
-            self._docket.scan_now()  # the machine was asleep: what it missed nobody has told
-            self._ping_at = now
-        self._looked_at = now
+        self._looked_at = self._clock()
         for order_id, order in self._mailbox.take():
             message, ok = self._obey(order)
             self._mailbox.answer(order_id, message, ok=ok)
         self._watcher.check()
         self._bulletin.watch = self._watcher.how
         self._bulletin.backlog = self.agenda.backlog()
-        self._bulletin.transfers = self._remote.unfinished() if self._remote is not None else {}
+        self._bulletin.transfers = self._line.unfinished()
         self._bulletin.write()
 
     def _check(self) -> None:
@@ -252,36 +259,23 @@ class Keeper:
         self._bulletin.next_try = 0.0
         began = self._clock()
         try:
-            root = Root(self._mirror.source, self._around.now_ns)
-            self._opened = opened(
-                self._mirror, root, memory, self._connect_remote, self._around, self._tokens
-            )
-            self._session = self._opened.__enter__()
+            self._line.open(memory)
         except SkynetError as error:
-            self._opened = self._remote = None
             return self._setback(error, began)
         self._bulletin.note("info", f"connected to {self._bulletin.server}")
         self._bulletin.offline = ""
         self._ping_at = self._clock() + KEEPALIVE_SECONDS
         return Event.CONNECTED
 
-    def _connect_remote(self) -> Remote:
-        self._remote = self._means.connect(self._on_event)
-        return self._remote
-
     def _leave(self, error: BaseException | None) -> None:
-        """End the session, in order if no error did."""
-        session, self._opened = self._opened, None
-        self._session = None
         self._bulletin.server = ""
-        if session is None:
-            return
-        with suppress(SkynetError):  # what ended it is told already, and nothing is left to do
-            if error is None:
-                session.__exit__(None, None, None)
-            else:
-                session.__exit__(type(error), error, error.__traceback__)
-        self._remote = None
+        try:
+            self._line.leave(error)
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, and it is ended nevertheless
+            self._tell_fault(fault)
+
+    def _tell_fault(self, fault: Exception) -> None:
+        self._bulletin.note("error", "".join(traceback.format_exception(fault)))
 
     def _setback(self, error: SkynetError, began: float) -> Event:
         self._bulletin.cycle_failed(error, self._clock() - began)
@@ -299,24 +293,29 @@ class Keeper:
         return changed
 
     def _keep_alive(self, now: float) -> Event | None:
-        if now < self._ping_at or self._session is None:
+        session = self._line.session
+        if now < self._ping_at or session is None:
             return None
         self._ping_at = now + KEEPALIVE_SECONDS
         try:
-            self._session.keep_alive()
+            session.keep_alive()
         except SkynetError as error:
             return self._setback(error, now)
+        self._backoff.reset()
+        self._long_backoff.reset()
         return None
 
     # The work.
 
     def _cycle(self, memory: Memory, *, whole: bool) -> Event:
-        assert self._session is not None
+        session = self._line.session
+        assert session is not None
         began = self._clock()
         marks = self.agenda.begin()
         request = self._docket.request(None if whole else marks, self._is_unsettled, self.agenda)
         try:
-            report = run_in(self._session, request)
+            session.root.verify()  # a source that is gone is no matter of its files
+            report = run_in(session, request)
         except Interrupted as interruption:
             self._leave(interruption)
             return Event.STOP if self._is_stopping else Event.PAUSE
@@ -333,8 +332,9 @@ class Keeper:
         return Event.QUESTION if self._docket.is_holding else Event.DONE
 
     def _close(self, report: Report, request: Request, began: float) -> None:
-        self.agenda.settle(self._docket.close(request, report, self.agenda.taken))
-        self._has_marks.set()
+        later = self._docket.close(request, report, self.agenda.taken)
+        self.agenda.settle(later, report.unsettled, was_whole=report.was_whole)
+        self._flusher.wake()
         now = self._clock()
         self._ping_at = now + KEEPALIVE_SECONDS
         if not self._docket.is_holding:
@@ -362,15 +362,20 @@ class Keeper:
         if order.verb == "sync-now":
             if self._is_paused:
                 return "It is paused: skynet resume.", False
-            self._docket.scan_now()
+            self._docket.scan_now(audited=True)
             self._retry_at = self._clock()
             return "Looking at everything now.", True
         self._is_paused = order.verb == "pause"
         marker = self._directory / PAUSED
+        try:
+            if self._is_paused:
+                marker.touch(mode=0o600)
+            else:
+                marker.unlink(missing_ok=True)
+        except OSError as error:
+            return f"Done, but a restart will not know of it: {error.strerror}.", False
         if self._is_paused:
-            marker.touch(mode=0o600)
             return "Paused, until skynet resume; changes are noted meanwhile.", True
-        marker.unlink(missing_ok=True)
         return "Going on.", True
 
     def _on_event(self, event: Told) -> None:
@@ -378,14 +383,7 @@ class Keeper:
 
     def _on_mark(self) -> None:
         self._wake.set()
-        self._has_marks.set()
-
-    def _flush(self) -> None:
-        while not self._is_stopping:
-            self._has_marks.wait()
-            self._has_marks.clear()
-            time.sleep(FLUSH_SECONDS)
-            self._journal.flush()
+        self._flusher.wake()
 
     def _now(self) -> float:
         return self._means.around.now_ns() / 1e9

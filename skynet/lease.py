@@ -18,16 +18,15 @@ cycle. And a taker waits for GRACE_SECONDS after it took a lease away from what 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from skynet.errors import OwnedError, SkynetError
+from skynet.errors import OwnedError
 from skynet.monitor import Monitor, Notice
 from skynet.remote import Remote, Stamp
 from skynet.target import printable
@@ -66,7 +65,8 @@ class Lease:
     """The right to write to `remote`, taken by `ensure`. `clock` and `sleep` in seconds.
 
     pid_space: as of the function of that name. mine: tokens of leases that the caller has had on
-    this remote in sessions that have ended since; such a lease is taken away without watching.
+    this remote in sessions that have ended since, each with what has_begun was in the end; such a
+    lease is taken away without watching.
 
     is_held: it was taken, and neither given back nor seen to be lost.
 
@@ -83,14 +83,14 @@ class Lease:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         monitor: Monitor,
-        mine: Collection[str] = (),
+        mine: Mapping[str, bool] | None = None,
     ) -> None:
         self._remote = remote
         self._me = _Holder(token, printable(socket.gethostname()), os.getpid(), 0, pid_space)
         self._clock = clock
         self._sleep = sleep
         self._monitor = monitor
-        self._mine = mine
+        self._mine = mine or {}
         self._let_go()
         self.has_begun = False
 
@@ -98,20 +98,6 @@ class Lease:
         self.is_held = False
         self._beaten_at = self._seen_at = -math.inf  # so that no check takes it for fresh
         self._stamp: Stamp | None = None
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[bool]:
-        """Hold the lease; True if the last holder's run broke off. See `acquire`."""
-        was_left_behind = self.acquire()
-        try:
-            yield was_left_behind
-        except BaseException:
-            # The error that ends the run is what matters; a lease that stays is taken over.
-            if not self.has_begun:
-                with contextlib.suppress(SkynetError):
-                    self.release()
-            raise
-        self.release()
 
     def ensure(self) -> bool:
         """Hold the lease from here on; as `acquire` if it is not held.
@@ -144,7 +130,8 @@ class Lease:
         if was_taken and not is_dead:
             self._sleep(GRACE_SECONDS)
             self._verify()  # a last beat of its may have been under way
-        return True
+        self.has_begun = left is None or self._may_have_begun(left)
+        return self.has_begun
 
     def check(self) -> None:
         """OwnedError if the lease may have been taken over; asks only if that can be."""
@@ -212,6 +199,11 @@ class Lease:
         if holder is None:
             return False
         return holder.token in self._mine or _is_dead_here(holder, self._me.pid_space)
+
+    def _may_have_begun(self, content: bytes) -> bool:
+        """Whether the run that left this lease behind may have left something half done."""
+        holder = _decode(content)
+        return holder is None or self._mine.get(holder.token, True)
 
 
 def unlock(

@@ -104,12 +104,17 @@ class Ledger:
             facts = self._remote.facts
             generation = self._head.generation if self._head is not None else 0
             self._write(Header(self._token(16), generation, self._origin, facts), beat)
+            self.owner, self._is_damaged = "", False
 
     def record(self, edits: Sequence[Edit], identities: Mapping[bytes, bytes]) -> None:
         """Note what the remote has acknowledged, and the identities of the files it came from."""
         assert self._head is not None
         self._head = self._manifest.append(self._head, edits)
         self.index.record(edits, self._head, identities)
+
+    def end_doubts(self) -> None:
+        """A cycle has ended well: what it doubted does not concern the next one."""
+        self.may_delete, self.wants_audit = True, False
 
     def compact(self, beat: Callable[[], None]) -> None:
         """Write a new checkpoint, if the log has outgrown the present one."""

@@ -77,7 +77,9 @@ def _run_with(
 
 def run_in(session: Session, request: Request) -> Report:
     """One cycle of a session. It ends the session where it raises."""
-    return _Cycle(session, request).run()
+    report = _Cycle(session, request).run()
+    session.ledger.end_doubts()
+    return report
 
 
 class _Cycle:
@@ -92,13 +94,14 @@ class _Cycle:
         self.audit = request.audit  # or another look at the remote, for a saved plan
         self.branch = EVERYTHING if request.marks is None else branch_of(request.marks)
         self.began_ns = session.around.now_ns()
+        self.deletes = self.approved_deletes = 0  # those that nobody approved, and those others
         self.joined: list[Op] = []  # what came to the plan while it was carried out
 
     def run(self) -> Report:
         self._know_the_synced_tree()
         if self.request.saved is not None:
             return self._carry_out(self._recall(self.request.saved), self.request.saved.plan)
-        found = self._survey(self.branch)
+        found = self._survey(self.branch, audit=self.audit)
         return self._carry_out(found, self._plan(found))
 
     def _plan(self, found: Survey) -> Plan:
@@ -127,6 +130,10 @@ class _Cycle:
             wanted = unquestioned(plan, dangers) if self.request.goes_on else Plan([], [])
         if self.request.dry_run or not wanted.ops:
             return self._report_unapplied(found, plan, dangers, held=held)
+        removals = _removals(plan.counts())
+        self.deletes, self.approved_deletes = removals, 0
+        if dangers and not held:
+            self.deletes, self.approved_deletes = 0, removals
         execution = Execution(
             self.session,
             found,
@@ -151,7 +158,7 @@ class _Cycle:
 
     # What differs, and what to do about it.
 
-    def _survey(self, branch: Branch) -> Survey:
+    def _survey(self, branch: Branch, *, audit: bool) -> Survey:
         self.around.monitor(Stage("comparing"))
         mirror = self.mirror
         rules = self.rules = Rules(
@@ -166,9 +173,9 @@ class _Cycle:
             self.around.check,
         )
         listings = None
-        if self.audit:
+        if audit:
             listings = (
-                self.remote.walk(lambda p: rules.hides(p, is_dir=True) and not is_parked(p))
+                self.session.walk(lambda p: rules.hides(p, is_dir=True) and not is_parked(p))
                 if self.session.site.exists
                 else iter(())
             )
@@ -187,12 +194,14 @@ class _Cycle:
             folds_case=facts.folds_case,
         )
 
-    def _circumstances(self, found: Survey, plan: Plan) -> Circumstances:
+    def _circumstances(self, found: Survey, plan: Plan, deletes: int = 0) -> Circumstances:
+        """deletes: how many more there are in this cycle."""
         index = self.ledger.index
         limits = self.mirror.max_delete
         since = self._minute() - MINUTES_COUNTED
         return Circumstances(
-            entries=index.count() if plan.ops else 0,
+            # Counting reads the whole index, and only deletes are compared with it.
+            entries=index.count() if _removals(plan.counts()) else 0,
             found=0 if self.root.is_empty() else max(1, found.entries),
             root_changed=index.root is not None and index.root != self.root.identity,
             owner=self.ledger.owner,
@@ -200,6 +209,7 @@ class _Cycle:
             max_fraction=limits.fraction,
             max_entries=limits.entries,
             deleted_lately=self.request.held_deletes
+            + deletes
             + sum(count for minute, count in index.deletes if minute > since),
         )
 
@@ -220,16 +230,19 @@ class _Cycle:
             marks = arrivals.take(is_busy)
             if not marks:
                 return None
-            late = self._survey(branch_of(marks))
+            late = self._survey(branch_of(marks), audit=False)
             plan = self._plan(late)
             is_apart = not any(is_busy(path) for op in plan.ops for path in paths_of(op))
-            is_safe = not hazards(plan, self._circumstances(late, plan))
+            is_safe = not hazards(plan, self._circumstances(late, plan, self.deletes))
             addition = execution.join(plan, late) if is_apart and is_safe else None
             if addition is None:
                 arrivals.put_back()
                 return None
+            self.deletes += _removals(plan.counts())
             self.joined += plan.ops
-            found.problems += late.problems
+            again = {op.path for op in plan.ops}
+            before = (problem for problem in found.problems if problem.path not in again)
+            found.problems = [*before, *late.problems]
             found.unsettled += late.unsettled
             return addition
 
@@ -281,8 +294,8 @@ class _Cycle:
 
     def _count_deletes(self, applied: Applied) -> None:
         """Many small deletes are held as one large one is; what was approved does not count."""
-        deleted = applied.done["delete"] + applied.done["rmdir"]
-        if not deleted or self.request.approve:
+        deleted = _removals(applied.done) - self.approved_deletes
+        if deleted <= 0:
             return
         minute, index = self._minute(), self.ledger.index
         counts = Counter({at: n for at, n in index.deletes if at > minute - MINUTES_COUNTED})
@@ -320,3 +333,8 @@ class _Cycle:
         stale.expect_remote(saved.plan.ops, self.remote.kinds, lambda path: bool(is_synced(path)))
         self.audit = True
         return Survey(identities=stale.recorded(saved, sight), entries=sight.entries)
+
+
+def _removals(counts: Counter[str]) -> int:
+    """Of the operations that `ops.tally` has counted."""
+    return counts["delete"] + counts["rmdir"]

@@ -16,7 +16,7 @@ from skynet.lease import LEASE, Lease
 from skynet.ledger import Ledger, origin_of
 from skynet.memory import Memory
 from skynet.monitor import Stage
-from skynet.remote import Remote, Site
+from skynet.remote import Listed, Remote, Site
 from skynet.scan import Root
 
 SEEN_SECONDS = 600.0
@@ -37,7 +37,7 @@ class Session:
         memory: Memory,
         remote: Remote,
         around: Surroundings,
-        tokens: set[str],
+        tokens: dict[str, bool],
     ) -> None:
         self.mirror = mirror
         self.root = root
@@ -55,9 +55,10 @@ class Session:
             clock=around.clock,
             sleep=around.sleep,
             monitor=around.monitor,
-            mine=frozenset(tokens),
+            mine=dict(tokens),
         )
-        tokens.add(token)
+        self._token, self._tokens = token, tokens
+        tokens[token] = True
         self.is_known = False
         self._seen: dict[bytes, float] = {}  # remote directories, and when
 
@@ -81,11 +82,22 @@ class Session:
         since = self.around.clock() - SEEN_SECONDS
         return [path for path in directories if self._seen.get(path, since) <= since]
 
+    def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
+        """Audit the remote (verbs.Remote.walk), and note the directories that are there."""
+        for listed in self.remote.walk(hides):
+            if listed.error is None:
+                self.note_seen([listed.directory])
+            yield listed
+
     def note_seen(self, directories: Iterable[bytes]) -> None:
         """These were seen to be directories just now."""
         if len(self._seen) > MAX_SEEN:
-            self._seen.clear()
+            self.forget_seen()
         self._seen.update(dict.fromkeys(directories, self.around.clock()))
+
+    def forget_seen(self) -> None:
+        """Each is to be looked at again."""
+        self._seen.clear()
 
     def keep_alive(self) -> None:
         """Ask the server for a sign of life, and whether the lease is still ours."""
@@ -104,6 +116,7 @@ class Session:
 
         Then it tells the next session to look at what the remote really holds.
         """
+        self._tokens[self._token] = self.lease.has_begun
         if self.lease.is_held and not self.lease.has_begun:
             # The error that ends the session is what matters; a lease that stays is taken over.
             with contextlib.suppress(SkynetError):
@@ -117,16 +130,17 @@ def opened(
     memory: Memory,
     connect: Callable[[], Remote],
     around: Surroundings,
-    tokens: set[str] | None = None,
+    tokens: dict[str, bool] | None = None,
 ) -> Iterator[Session]:
     """A session over a connection of its own, so that nothing of a broken one is under way.
 
-    tokens: of the leases that earlier sessions of this process had there; it gets that of this one.
+    tokens: of the leases that earlier sessions of this process had there, as Lease wants them; it
+    gets that of this one.
     """
     around.monitor(Stage("connecting"))
     remote = connect()
     try:
-        session = Session(mirror, root, memory, remote, around, set() if tokens is None else tokens)
+        session = Session(mirror, root, memory, remote, around, {} if tokens is None else tokens)
         try:
             yield session
         except BaseException:

@@ -35,6 +35,12 @@ class Settling:
         if len(self._seen) > MAX_FILES:
             del self._seen[next(iter(self._seen))]
 
+    def tried(self, path: bytes, now: float) -> None:
+        """It was due, and was sent or could not be: what comes now begins another wait."""
+        activity = self._seen.get(path)
+        if activity is not None and now >= activity.first + self._settle_max:
+            self._seen[path] = activity._replace(first=now)
+
     def due(self, path: bytes) -> float | None:
         """From when on it may be sent; None if nothing was seen of it lately."""
         activity = self._seen.get(path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import random
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +14,7 @@ from typing import TYPE_CHECKING
 from skynet.bandwidth import Bandwidth
 from skynet.config import Login, Mirror, Target
 from skynet.cycle import Surroundings
-from skynet.daemon import Kept
-from skynet.keeper import Means
 from skynet.lease import pid_space
-from skynet.logs import Level
 from skynet.monitor import Monitor, Stage
 from skynet.remote import Remote, SftpRemote
 from skynet.serve import ServeOptions
@@ -93,41 +88,6 @@ def connector(
         return SftpRemote(client, mirror.target.path, os.urandom(5).hex(), reads_back=reads_back)
 
     return connect
-
-
-def keeping(
-    mirror: Mirror,
-    prompter: Prompter,
-    log: Callable[[Level, str, str], None],
-    monitor: Monitor,
-) -> Kept:
-    """What a daemon needs to keep a mirror. log: takes level, the mirror's name and a message."""
-
-    def connect(events: Monitor) -> Remote:
-        return connector(mirror, prompter, os.environ, events)()
-
-    means = Means(
-        connect=connect,
-        around=surroundings(monitor),
-        random=random.random,
-        log=lambda level, message: log(level, mirror.name, message),
-        route=_route,
-    )
-    return Kept(mirror, means)
-
-
-def _route() -> str:
-    """The address that this machine would use to reach others; "" if it has none.
-
-    Nothing is sent: a datagram socket only looks up the way. The address is of a block that is
-    for documentation.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return ""
 
 
 def _pace(bwlimit: Bandwidth) -> Pace | None:

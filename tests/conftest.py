@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # What steers the tests themselves; every other SKYNET_* variable is a user's and is unset.
-CONTROLS = {"SKYNET_EXAMPLES", "SKYNET_REQUIRE_SERVERS"}
+CONTROLS = {"SKYNET_EXAMPLES", "SKYNET_KILLS", "SKYNET_REQUIRE_SERVERS"}
 
 HOME_VARIABLES = {
     "HOME": ".",

@@ -13,6 +13,7 @@ from _bench_items import (
     COMMIT_REQUESTS,
     ITEMS,
     MIB,
+    ONCE,
     PEERS,
     Bar,
     Batch,
@@ -295,9 +296,10 @@ def test_help_names_every_item(capsys: pytest.CaptureFixture[str]) -> None:
 def test_items_name_peers_that_exist_and_bars_that_can_be_judged() -> None:
     assert set(COMMANDS) == set(PEERS)
     for item in ITEMS:
-        assert set(item.peers) <= set(PEERS)
+        assert set(item.peers) <= {*PEERS, ONCE}
         assert all(set(bar.peers) <= set(item.peers) for bar in item.bars)
         assert (item.change is not None) == (item.kind in ("changed", "plan"))
+        assert (item.watch is not None) == (item.kind == "watch")
     assert {item.change for item in ITEMS} - {None} == set(get_args(Change))
 
 

@@ -10,8 +10,7 @@ from struct import pack
 
 import pytest
 
-from skynet.errors import ConnectError, LinkLost, RequestError, SkynetError, TargetError
-from skynet.remote.own import OwnFiles
+from skynet.errors import ConnectError, LinkLost, RequestError, SkynetError
 from skynet.sftp import replies, wire
 from skynet.sftp.channel import Session
 from skynet.sftp.client import Client
@@ -368,45 +367,3 @@ def test_an_error_of_one_conversation_leaves_the_link_alone(target: bytes) -> No
         assert isinstance(error, SkynetError)
         assert (error.code, str(error)) == ("permission-denied", "as the test wants")
         assert client.call(size_of(target)) is not None
-
-
-# skynet's own files -----------------------------------------------------------------------------
-
-
-def own_files(client: Client, directory: bytes) -> OwnFiles:
-    def has_room(size: int) -> Conversation[None]:
-        yield []
-
-    return OwnFiles(client, directory, lambda: directory + b"/temp", has_room)
-
-
-def test_a_peek_is_two_round_trips_and_three_requests_a_file(target: bytes) -> None:
-    Path(target.decode(), "manifest").write_bytes(b"0123456789")
-    connection = FaultConnection()
-    with client_over(connection) as client:
-        own = own_files(client, target)
-        connection.arm(connection.fault)
-        wanted = [(b"manifest", 2, 3), (b"missing", 0, 9), (b"manifest", 8, 9)]
-        assert own.peek(wanted) == [b"234", None, b"89"]
-    assert connection.seen == ["OPEN"] * 3 + ["READ", "CLOSE"] * 2
-
-
-def test_a_peek_that_is_refused_leaves_nothing_open(target: bytes) -> None:
-    Path(target.decode(), "manifest").write_bytes(b"0123456789")
-    connection = FaultConnection()
-    with client_over(connection) as client:
-        own = own_files(client, target)
-        connection.arm(nth("OPEN", 1, replies.PERMISSION_DENIED))
-        error = raised(lambda: own.peek([(b"manifest", 0, 1), (b"manifest", 1, 1)]))
-    assert isinstance(error, TargetError)
-    assert "manifest" in str(error)
-    assert "as the test wants" in str(error)
-    assert connection.seen == ["OPEN", "OPEN", "READ", "CLOSE"]
-
-
-def test_a_peek_whose_close_fails_is_told(target: bytes) -> None:
-    Path(target.decode(), "manifest").write_bytes(b"0123456789")
-    with client_over(FaultConnection(nth("CLOSE", 0, replies.FAILURE))) as client:
-        own = own_files(client, target)
-        error = raised(lambda: own.peek([(b"manifest", 0, 1)]))
-    assert isinstance(error, TargetError)

@@ -16,6 +16,7 @@ import pytest
 from skynet.errors import ConnectError, HostKeyError, LinkLost, ProtocolError
 from skynet.sftp.connect import Connection, Endpoint, connect, is_trusted, scan_host_key, trust
 from skynet.sftp.credentials import NOBODY
+from skynet.sftp.transport import LOOK_SECONDS, SshTransport
 from tests.support.persons import Person
 from tests.support.sshd import Sshd, free_port, make_key, running_sshd
 
@@ -62,6 +63,12 @@ def test_connects_and_speaks_sftp(sshd: Sshd) -> None:
 def test_a_compressed_session_works(sshd: Sshd) -> None:
     with closing(opened(sshd.endpoint(compression=True))) as connection:
         assert speaks_sftp(connection)
+
+
+def test_a_silent_session_seldom_looks_whether_it_is_to_end(sshd: Sshd) -> None:
+    with closing(opened(sshd.endpoint())):
+        sessions = [each for each in threading.enumerate() if isinstance(each, SshTransport)]
+        assert {session.sock.gettimeout() for session in sessions} == {LOOK_SECONDS}
 
 
 def test_aes_gcm_is_preferred(tmp_path: Path) -> None:

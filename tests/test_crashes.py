@@ -339,7 +339,7 @@ def test_a_lease_is_not_looked_at_when_there_is_nothing_to_do(tmp_path: Path) ->
 def test_a_lease_taken_over_in_the_middle_ends_the_cycle(tmp_path: Path) -> None:
     world = before_the_cycle(tmp_path / "w")
     lease = world.remote / ".skynet/lease"
-    theirs = b"token elsewhere 4711 0000000001\n"
+    theirs = b"token elsewhere-and-longer-than-ours 4711 0000000001\n"
     records = {path.name: path.stat().st_size for path in (world.remote / ".skynet").glob("log*")}
 
     def take_over() -> None:

@@ -25,18 +25,19 @@ HOUSE = """
     commands_daemon | cli_options
     commands | commands_service
     console
-    render | render_status | wiring
-    daemon | serve
+    render | render_status | keeping
+    daemon | wiring
+    serve
     keeper
     bulletin | docket
     reconcile | outline
-    execute
+    execute | line
     session
     planning | cycle | memory
     contents
     survey
     scope | parked
-    apply | lease | ledger | audit | stale | trashed | agenda
+    apply | lease | ledger | audit | stale | trashed | agenda | flusher
     control | history
     status
     scan | watch | journal | intents | index | state | signatures | statefile

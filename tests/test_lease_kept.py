@@ -161,9 +161,17 @@ def test_nothing_is_recorded_long_after_the_only_look(desk: Desk) -> None:
 def test_own_lease_of_a_lost_link_is_not_waited_for(desk: Desk) -> None:
     desk.lease("first").ensure()
     began = desk.now
-    assert desk.lease("second", mine={"first"}).ensure()
+    assert desk.lease("second", mine={"first": True}).ensure()
     assert desk.now == began
     assert not desk.events
+
+
+def test_own_lease_tells_whether_its_run_left_something_half_done(desk: Desk) -> None:
+    desk.lease("first").ensure()
+    assert not desk.lease("second", mine={"first": False}).ensure()
+    third = desk.lease("third", mine={"second": True})
+    assert third.ensure()
+    assert third.has_begun  # until it has looked, the next one must look as well
 
 
 def test_lease_of_another_mirror_in_the_same_process_is_watched(desk: Desk) -> None:
@@ -171,7 +179,7 @@ def test_lease_of_another_mirror_in_the_same_process_is_watched(desk: Desk) -> N
     first.ensure()
     desk.meanwhile = first.beat
     with pytest.raises(OwnedError):
-        desk.lease("second", mine={"another"}).ensure()
+        desk.lease("second", mine={"another": True}).ensure()
     first.check()
 
 

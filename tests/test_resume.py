@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,8 @@ from tests.support.breaks import (
     is_content,
     make_world,
     sent,
-    small_files_are_large,
+    small,  # noqa: F401  a fixture
+    world_of_a_video,  # noqa: F401  a fixture
 )
 from tests.support.command import DEADLINE, environment, make_site
 from tests.support.faults import Act, no_fault
@@ -44,18 +44,6 @@ from tests.support.frames import Asked, written
 from tests.support.sources import BytesSource
 from tests.support.sshd import running_sshd
 from tests.support.world import World
-
-
-@pytest.fixture(autouse=True)
-def small() -> Iterator[None]:
-    with small_files_are_large():
-        yield
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return make_world(tmp_path)
-
 
 # Going on.
 

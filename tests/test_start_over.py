@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,26 +21,14 @@ from tests.support.breaks import (
     intents,
     intents_of,
     is_content,
-    make_world,
     rewrite,
-    small_files_are_large,
+    small,  # noqa: F401  a fixture
     temp_of,
+    world_of_a_video,  # noqa: F401  a fixture
 )
 from tests.support.faults import no_fault
 from tests.support.frames import Asked
 from tests.support.world import World, frozen
-
-
-@pytest.fixture(autouse=True)
-def small() -> Iterator[None]:
-    with small_files_are_large():
-        yield
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return make_world(tmp_path)
-
 
 # Starting over.
 

@@ -27,6 +27,9 @@ MAX_GREETING_BYTES = 16 * 2**10
 # On a slow link the answer to a rekey stands behind megabytes that are on their way. paramiko's
 # own 30 s broke long uploads; a link that is really dead is noticed by others before this.
 REKEY_SECONDS = 300.0
+# How often the thread that reads looks whether it is to end, when nothing comes.
+# paramiko's own 0.1 s were more than half of what an idle daemon took.
+LOOK_SECONDS = 1.0
 
 # Nothing below the command line prints: without a handler, errors would reach stderr.
 _paramiko_log = logging.getLogger("paramiko")
@@ -78,6 +81,8 @@ class Packetizer(paramiko.packet.Packetizer):  # type: ignore[misc]  # the base 
 
 class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is untyped
     """An SSH session that prefers AES-GCM, asks for known host keys first, and hears farewells."""
+
+    _active_check_timeout = LOOK_SECONDS
 
     def __init__(self, sock: Any, hop: Hop, known: Sequence[KnownKey]) -> None:
         super().__init__(

@@ -50,6 +50,17 @@ def make_world(base: Path) -> World:
     return world
 
 
+@pytest.fixture(autouse=True)
+def small() -> Iterator[None]:
+    with small_files_are_large():
+        yield
+
+
+@pytest.fixture(name="world")
+def world_of_a_video(tmp_path: Path) -> World:
+    return make_world(tmp_path)
+
+
 def is_content(request: Asked) -> bool:
     return request.kind == "WRITE" and len(written(request)[1]) == PIECE
 

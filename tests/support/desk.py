@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 
 from skynet.lease import LEASE, Lease, unlock
 from skynet.monitor import Event
@@ -30,7 +30,7 @@ class Desk:
         self.pid_space = "boot/pid:[1]"
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def lease(self, token: str = "me", mine: Collection[str] = ()) -> Lease:
+    def lease(self, token: str = "me", mine: Mapping[str, bool] | None = None) -> Lease:
         return Lease(
             self.remote,
             token,
