@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skynet.errors import SkynetError
 
-SCHEMA = 2  # in the file's user_version; another number is another format
+SCHEMA = 3  # in the file's user_version; another number is another format
 _BUSY_SECONDS = 5.0
 
 ENTRIES = """CREATE TABLE entries (

@@ -136,12 +136,10 @@ def after_moves(
     findings: Sequence[Finding],
     moves: dict[bytes, bytes],
     made: dict[bytes, Entry],
-    *,
-    with_equal: bool = False,
 ) -> list[Finding]:
-    """What differs when the directories have moved and those in `made` were made.
+    """What is to be done where, when the directories have moved and those in `made` were made.
 
-    with_equal: what is in sync then is told too, since more is to move.
+    What is in sync then is told too: more may be to move, and its identity may be another.
     """
     goes_to = {source: path for path, source in moves.items()}
     local = {f.path: f for f in findings}
@@ -149,13 +147,19 @@ def after_moves(
     result = []
     for path in sorted(local.keys() | remote.keys(), key=order):
         finding = _joined(path, local.get(path), remote.get(path), made.get(path))
-        if _matters(finding) or (with_equal and finding.local is not None):
+        if _matters(finding) or finding.local is not None:
             result.append(finding)
     return result
 
 
+def differing(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings but those of what is in sync."""
+    return [finding for finding in findings if _matters(finding)]
+
+
 def _matters(finding: Finding) -> bool:
-    return finding.local != finding.remote or finding.stale or is_closed(finding.local)
+    is_told = not finding.stale and not finding.foreign  # else the manifest must learn of it
+    return finding.local != finding.remote or not is_told or is_closed(finding.local)
 
 
 def _joined(

@@ -11,7 +11,7 @@ from skynet.errors import Problem
 from skynet.findings import Finding
 from skynet.index import Index
 from skynet.matching import Held, Holder, known_by_identity
-from skynet.moves import after_moves, moved_directories
+from skynet.moves import after_moves, differing, moved_directories
 from skynet.ops import Mkdir, Op, Plan, Record
 from skynet.plan import Known, Policy, make_plan
 from skynet.remote import Remote
@@ -56,6 +56,8 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
     if policy.folds_case:
         moved.append(_respell(found, first))  # in what has moved
     _settle_directories(found, first)
+    if any(moved):
+        found.findings = differing(found.findings)
     found.findings = list(known_by_identity(found.findings))
     _leave_unsettled(found, tools.is_unsettled)
     reader = Reader(tools.root, check=tools.check)
@@ -63,6 +65,7 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
         holds_size = partial(_holds_size, tools)
         reader = Reader(tools.root, tools.signatures.get, holds_size, tools.check)
     found.findings = decide_contents(found, reader, read_back)
+    found.settled = {_before(moved, path): here for path, here in found.settled.items()}
     sends = {path: delta.sent for path, delta in found.deltas.items()}
     holder = _holder(found.findings, moved, tools)
     return make_plan(found.findings, policy, Known(first, holder, sends))
@@ -90,7 +93,7 @@ def _respell(found: Survey, first: list[Op]) -> dict[bytes, bytes]:
     found.problems += problems
     first += respellings(moves, found.findings)
     if moves:
-        found.findings = after_moves(found.findings, moves, {}, with_equal=True)
+        found.findings = after_moves(found.findings, moves, {})
     return moves
 
 
@@ -147,9 +150,17 @@ def _told_again(found: Survey) -> list[Op]:
 
 
 def _settle_directories(found: Survey, first: list[Op]) -> None:
-    """Note the identity of directories that are others than before, and were not moved to there."""
-    moved = {op.path for op in first if not isinstance(op, Record)}
+    """Note the identity of directories that are others than before, but for those made or moved."""
+    told = {op.path for op in first if not isinstance(op, Record)}
     for f in found.findings:
         is_other = f.local is not None and f.local.kind == DIR and f.here != f.known
-        if is_other and f.remote == f.local and moved.isdisjoint((f.path, *ancestors(f.path))):
+        if is_other and f.remote == f.local and f.path not in told:
             found.settled[f.path] = f.here
+
+
+def _before(moved: list[dict[bytes, bytes]], path: bytes) -> bytes:
+    """Where the index has what is at `path` after all moves: it is told of identities before them.
+
+    There they move along with what they are the identities of.
+    """
+    return reduce(lambda at, moves: relocated(moves, at), reversed(moved), path)

@@ -62,9 +62,9 @@ def survey(
 class _Place(NamedTuple):
     """A directory to visit, and in which trees it is one.
 
-    blocked: locally it is no directory, so what is retained there is told as well. whole: it is
-    not the directory that it was, so all that is in it is told, in sync or not. branch: what of it
-    is to be looked at.
+    blocked: locally it is no directory, or another one, so what is retained there is told as well.
+    whole: it is not the directory that it was, so all that is in it is told, in sync or not.
+    branch: what of it is to be looked at.
     """
 
     path: bytes
@@ -236,14 +236,14 @@ class _Walk:
                 self.found.problems.append(unreadable(path, error))
                 return None
         blocked = place.blocked or (local_kind is not None and local_kind != DIR)
-        if self._scope.facts.folds_case and synced is not None and known is None:
-            # It may have moved just now, and taken along what is retained in it.
-            blocked |= not synced.retained
         here = b""
         if known is not None and not self._is_first:
             here = standing(known) if local_kind == DIR else known
         identities = here, row[0] if row is not None else STAT_UNKNOWN
         whole = place.whole or (is_dir and _is_another(*identities))
+        is_newly_gone = synced is not None and known is None and not synced.retained
+        # It may have moved just now, and taken along what is retained in it.
+        blocked |= whole or is_newly_gone
         self._find(path, (local, synced, seen), identities, blocked=blocked, whole=whole)
         if not is_dir:
             return None
@@ -305,7 +305,8 @@ class _Walk:
         local, synced, seen = entries
         remote = synced if self._audit is None else actual(synced, seen, self._scope.facts)
         if local == remote == synced:
-            self._settle(path)
+            if not whole:  # else it may be about to move, and another one to come here
+                self._settle(path)
             if is_closed(local) or whole:
                 finding = Finding(path, remote, local, here=identities[0], known=identities[1])
                 self.found.findings.append(finding)

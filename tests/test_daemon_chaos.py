@@ -164,7 +164,9 @@ def test_random_kills_in_a_random_history(tmp_path: Path, seed: int) -> None:
         house.synced()
         assert inodes(kept) == first
         assert living.never_touched().isdisjoint(kept.trashed().values())
-        house.finish()
+        # Not `finish`: what a broken cycle did may be recorded by the next audit only.
+        assert house.end() == 0
+        assert "Traceback" not in house.log
 
 
 def inodes(kept: Kept) -> dict[str, int]:

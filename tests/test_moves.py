@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skynet.findings import IDENTITY_SIZE, Finding
 from skynet.matching import Held, known_by_identity
-from skynet.moves import after_moves, moved_directories
+from skynet.moves import after_moves, differing, moved_directories
 from skynet.ops import Copy, Mkdir, Op, Patch, Plan, Rename, Upload, effect, replay
 from skynet.plan import Known, Policy, make_plan
 from skynet.renaming import relocations
@@ -113,7 +113,7 @@ def planned(findings: list[Finding], policy: Policy) -> Plan:
     moves = moved_directories(findings, lambda _: False, retained=policy.complete_sync)
     first = relocations(findings, moves)
     made = {op.path: op.entry for op in first if isinstance(op, Mkdir)}
-    rest = list(known_by_identity(after_moves(findings, moves, made)))
+    rest = list(known_by_identity(differing(after_moves(findings, moves, made))))
     changing = {finding.path for finding in rest}
     goes_to = {source: path for path, source in moves.items()}
 

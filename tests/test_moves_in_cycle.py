@@ -256,3 +256,16 @@ def test_a_dry_run_shows_the_patch(patching: World) -> None:
     (op,) = patching.plan().plan.ops
     assert isinstance(op, Patch)
     assert op.sends < 64 << 10
+
+
+def test_a_directory_that_a_broken_run_made_is_recorded_when_another_moves_into_it(
+    both: World,
+) -> None:
+    both.put({"d": {"s": {"z": b"1"}}})
+    both.sync()
+    both.put_remote({"d": {"made": {}}})
+    both.put({"d": {"made": {"f": b"2"}}})
+    both.move("d/s", "d/made/s")
+    assert both.sync().done["rename"] == 1
+    both.check()
+    both.quiet()

@@ -106,7 +106,7 @@ def planned(findings: list[Finding], policy: Policy) -> Plan:
         moves, findings, problems = respelled(findings)
         assert not problems
         first.extend(respellings(moves, findings))
-        return after_moves(findings, moves, {}, with_equal=True)
+        return after_moves(findings, moves, {})
 
     findings = respell(findings)
     moves = moved_directories(
@@ -115,7 +115,7 @@ def planned(findings: list[Finding], policy: Policy) -> Plan:
     ops = relocations(findings, moves)
     first += ops
     made = {op.path: op.entry for op in ops if isinstance(op, Mkdir)}
-    findings = respell(after_moves(findings, moves, made, with_equal=True))
+    findings = respell(after_moves(findings, moves, made))
     findings = list(known_by_identity(findings))
     staying = {f.remote.digest: f for f in findings if f.remote is not None and f.local == f.remote}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     counts: Counter[bytes] = Counter()
     plain = scan.Root.open
 
-    def counted(root: scan.Root, path: bytes, entry: Entry) -> scan.LocalFile:
+    def counted(
+        root: scan.Root, path: bytes, entry: Entry, check: Callable[[], None] = lambda: None
+    ) -> scan.LocalFile:
         counts[path] += 1
-        return plain(root, path, entry)
+        return plain(root, path, entry, check)
 
     monkeypatch.setattr(scan.Root, "open", counted)
     return counts

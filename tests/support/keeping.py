@@ -74,6 +74,10 @@ class Kept:
         status = self.status
         return status is not None and status.is_in_sync and self.is_same()
 
+    def is_settled(self) -> bool:
+        """The same, to the byte and with all modes."""
+        return self.is_in_sync() and snapshot(self.target) == snapshot(self.source)
+
     def is_same(self) -> bool:
         return outline(self.source) == outline(self.target)
 
@@ -112,11 +116,6 @@ class Kept:
         order = Command(verb, argument)
         ok, words = ask(self.state, order, clock=time.time, sleep=time.sleep, timeout=DEADLINE)
         assert ok, words
-
-    def check(self) -> None:
-        """All is right: the same trees to the byte, and nothing is left behind."""
-        assert snapshot(self.target) == snapshot(self.source)
-        assert self.temps() == []
 
 
 @dataclass
@@ -197,8 +196,8 @@ class Household:
     def synced(self) -> None:
         """Wait until all mirrors are in sync, and see that they are."""
         for kept in self.mirrors.values():
-            self.until(kept.is_in_sync)
-            kept.check()
+            self.until(kept.is_settled)
+            assert kept.temps() == []
 
     def finish(self) -> None:
         """All mirrors are in sync, the daemon ends in order, and the next run finds no work."""
@@ -207,10 +206,11 @@ class Household:
         assert "Traceback" not in self.log
         for kept in self.mirrors.values():
             assert not (kept.target / ".skynet" / "lease").exists()
+        planned = self.run("plan", "--dry-run", "--json")
         result = self.run("sync", "--once", "--json")
         assert [(each["outcome"], each["mutations"]) for each in result.objects] == [
             ("in-sync", 0) for _ in self.mirrors
-        ], (result, self.log)
+        ], (planned.out, result.out, self.log)
 
 
 @contextmanager
