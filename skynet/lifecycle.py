@@ -59,21 +59,19 @@ class Command(StrEnum):
 
 
 S, E, C = State, Event, Command
-_AT_REST = {
-    E.SCAN_DUE: (S.SCANNING, C.SCAN),
-    E.DIRTY: (S.SYNCING, C.SYNC),
+_AT_ANY_TIME = {
     E.LOST: (S.OFFLINE, C.BACK_OFF),
     E.REFUSED: (S.OFFLINE, C.BACK_OFF_LONG),
     E.PAUSE: (S.PAUSED, C.DISCONNECT),
     E.STOP: (S.STOPPING, C.END),
 }
-_AT_WORK = {
+_AT_REST = _AT_ANY_TIME | {
+    E.SCAN_DUE: (S.SCANNING, C.SCAN),
+    E.DIRTY: (S.SYNCING, C.SYNC),
+}
+_AT_WORK = _AT_ANY_TIME | {
     E.DONE: (S.IDLE, C.WAIT),
     E.QUESTION: (S.HELD, C.WAIT),
-    E.LOST: (S.OFFLINE, C.BACK_OFF),
-    E.REFUSED: (S.OFFLINE, C.BACK_OFF_LONG),
-    E.PAUSE: (S.PAUSED, C.DISCONNECT),
-    E.STOP: (S.STOPPING, C.END),
 }
 TABLE: dict[State, dict[Event, tuple[State, Command]]] = {
     S.STARTING: {
@@ -81,13 +79,10 @@ TABLE: dict[State, dict[Event, tuple[State, Command]]] = {
         E.PAUSE: (S.PAUSED, C.DISCONNECT),
         E.STOP: (S.STOPPING, C.END),
     },
-    S.OFFLINE: {
+    S.OFFLINE: _AT_ANY_TIME
+    | {
         E.RETRY: (S.OFFLINE, C.CONNECT),
         E.CONNECTED: (S.IDLE, C.WAIT),
-        E.LOST: (S.OFFLINE, C.BACK_OFF),
-        E.REFUSED: (S.OFFLINE, C.BACK_OFF_LONG),
-        E.PAUSE: (S.PAUSED, C.DISCONNECT),
-        E.STOP: (S.STOPPING, C.END),
     },
     S.IDLE: _AT_REST,
     S.HELD: _AT_REST,
