@@ -318,8 +318,11 @@ def do_nothing(house: Household) -> None:
     """It is idle."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("busy", [do_nothing, grow, disconnect, stall])
+@pytest.mark.parametrize(
+    ("busy", "number"),
+    [(busy, signal.SIGTERM) for busy in (do_nothing, grow, disconnect, stall)]
+    + [(do_nothing, signal.SIGINT)],
+)
 def test_it_ends_in_time_whatever_it_does(
     house: Household, busy: Callable[[Household], None], number: signal.Signals
 ) -> None:
