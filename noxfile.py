@@ -82,7 +82,7 @@ def chaos(session: nox.Session) -> None:
     """The daemon through SKYNET_KILLS kills of it and of the server: 200, unless told otherwise."""
     _install(session)
     env = {"SKYNET_KILLS": os.environ.get("SKYNET_KILLS", "200"), "SKYNET_REQUIRE_SERVERS": "1"}
-    _pytest(session, "tests/test_daemon_chaos.py", **env)
+    _pytest(session, "-m", "e2e_long", "tests/test_daemon_chaos.py", **env)
 
 
 @nox.session

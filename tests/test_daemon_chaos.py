@@ -19,7 +19,10 @@ from tests.support.keeping import Household, Kept, household
 from tests.support.living import Living
 from tests.support.world import World
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs an OpenSSH server")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="needs an OpenSSH server"),
+    pytest.mark.e2e_long,
+]
 
 MIB = 1 << 20
 KILLS = int(os.environ.get("SKYNET_KILLS", "10"))

@@ -318,6 +318,7 @@ def do_nothing(house: Household) -> None:
     """It is idle."""
 
 
+@pytest.mark.e2e_long
 @pytest.mark.parametrize(
     ("busy", "number"),
     [(busy, signal.SIGTERM) for busy in (do_nothing, grow, disconnect, stall)]
