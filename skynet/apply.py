@@ -18,7 +18,20 @@ from skynet.delta import Delta
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
 from skynet.intents import Intents
 from skynet.monitor import Monitor, Progress
-from skynet.ops import Copy, Delete, Op, Patch, Plan, Rename, Rmdir, Upload, paths_of, step, tally
+from skynet.ops import (
+    REMOVALS,
+    Copy,
+    Delete,
+    Op,
+    Patch,
+    Plan,
+    Rename,
+    Rmdir,
+    Upload,
+    paths_of,
+    step,
+    tally,
+)
 from skynet.remote import Outcome, Remote
 from skynet.scan import Root, unreadable
 from skynet.tree import DIR, FILE, ancestors
@@ -28,7 +41,6 @@ COMMIT_OPS = 8192
 COMMIT_SECONDS = 3.0
 WAIT_SECONDS = 0.1
 NOTE_SECONDS = 0.1  # so much of a large upload may be sent again after a crash
-_REMOVALS = (Delete, Rmdir)
 
 Commit = Callable[[list[Outcome]], None]
 IsBusy = Callable[[bytes], bool]
@@ -144,7 +156,7 @@ class _Run:
         while self._ready and self._under_way < UNDER_WAY:
             index = self._ready.popleft()
             op = self._ops[index]
-            if isinstance(op, _REMOVALS):
+            if isinstance(op, REMOVALS):
                 if not root_verified:
                     self._root.verify()
                     root_verified = True

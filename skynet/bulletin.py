@@ -18,7 +18,7 @@ from skynet.guard import unquestioned
 from skynet.history import Record, append
 from skynet.lifecycle import State
 from skynet.logs import Level
-from skynet.monitor import Event, Monitor, Notice, Progress, Stage
+from skynet.monitor import Connected, Event, Monitor, Notice, Progress, Stage
 from skynet.ops import Op, Plan, kind, paths_of
 from skynet.ops import Record as Noted
 from skynet.outline import counts_text
@@ -84,8 +84,8 @@ class Bulletin:
         """Something that a cycle tells."""
         if isinstance(event, Stage):
             self._doing = event.doing
-            if event.doing.startswith(CONNECTED):
-                self.server = event.doing.removeprefix(CONNECTED)
+        elif isinstance(event, Connected):
+            self.server, self._doing = event.server, ""
         elif isinstance(event, Progress):
             self._ahead = event
         elif isinstance(event, Notice):
@@ -224,9 +224,6 @@ class Bulletin:
             found.append(Transfer(shown(path), intent.length, intent.size, max(0.0, rate)))
         self._rates = {path: self._rates[path] for path in self.transfers}
         return found
-
-
-CONNECTED = "connected to "
 
 
 def _record(report: Report, seconds: float, now: float) -> Record:

@@ -1,6 +1,6 @@
 """The command line of the daemon: names and options of what runs it, looks at it and steers it.
 
-What they do is in `commands_daemon`, which is imported when a command runs.
+What they do is in `commands_keep` and `commands_daemon`, which are imported when a command runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from skynet.cli_options import (
     Source,
     StateDir,
     TargetUrl,
-    Verbose,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +46,9 @@ def daemon(
     state_dir: StateDir = None,
     bwlimit: BandwidthLimit = None,
     quiet: Quiet = False,
-    verbose: Verbose = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Log each step, also where nothing changes.")
+    ] = False,
 ) -> None:
     """Keep the remote directories equal to the local ones.
 

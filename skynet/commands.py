@@ -76,7 +76,7 @@ def trust(target: str, fingerprint: str, known_hosts: Path | None, face: Face) -
         _expect_agreement(key.fingerprint, fingerprint, face)
         face.say([f"Trusted from now on, in {connect.trust(server, key)}."])
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     return ExitCode.IN_SYNC
 
 
@@ -90,7 +90,7 @@ def serve(
         state = state_base(Options(state_dir=state_dir), os.environ, Path.cwd())
         run_server(serve_options(replace(options, state=state), password_file), face.announce)
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     return ExitCode.IN_SYNC
 
 
@@ -108,7 +108,7 @@ def guide(name: str, face: Face) -> int:
         sys.stdout.write((shelf / f"{name}.md").read_text(encoding="utf-8"))
     else:
         known = ", ".join(guides)
-        return _fail(face, UsageError(f"There is no guide {name!r}. There are: {known}."))
+        return face.fail(UsageError(f"There is no guide {name!r}. There are: {known}."))
     return ExitCode.IN_SYNC
 
 
@@ -268,9 +268,4 @@ def _expect_agreement(shown: str, expected: str, face: Face) -> None:
 def _refuse(face: Face, error: SkynetError) -> int:
     """Fail before any mirror is known."""
     _tell("", error, 0.0, face)
-    return error.exit_code
-
-
-def _fail(face: Face, error: SkynetError) -> int:
-    face.error(str(error))
     return error.exit_code

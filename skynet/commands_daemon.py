@@ -15,9 +15,9 @@ from skynet.console import Face
 from skynet.control import Command, Verb, ask, look
 from skynet.cycle import Request
 from skynet.errors import ExitCode, SkynetError, UsageError
+from skynet.memory import state_of
 from skynet.render_status import Place, answer_line, log_json, log_lines, status_json, status_lines
 from skynet.rules import shown
-from skynet.state import directory_for
 from skynet.status import Seen
 from skynet.target import printable
 
@@ -64,7 +64,7 @@ def status(options: Options, face: Face, *, watch: bool) -> int:
             _watch(mirrors, options, face)
         views = [_view(mirror, options) for mirror in mirrors]
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     _show(views, face, face.say)
     return max(_exit_code(view.seen) for view in views)
 
@@ -76,10 +76,10 @@ def log(options: Options, count: int, face: Face) -> int:
         cycles = [
             (record, mirror.name)
             for mirror in mirrors
-            for record in history.read(_state(mirror), count)
+            for record in history.read(state_of(mirror), count)
         ]
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     for record, name in sorted(cycles, key=lambda cycle: cycle[0].ended)[-count:]:
         if face.as_json:
             face.print_json(log_json(name, record))
@@ -117,7 +117,7 @@ def place_of(mirror: Mirror, options: Options) -> Place:
 
 
 def _view(mirror: Mirror, options: Options) -> _View:
-    return _View(place_of(mirror, options), look(_state(mirror)))
+    return _View(place_of(mirror, options), look(state_of(mirror)))
 
 
 def _exit_code(seen: Seen) -> ExitCode:
@@ -136,7 +136,7 @@ def steer(options: Options, verb: Verb, face: Face) -> int:
     try:
         mirrors = _mirrors(options)
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     return max(_ask(mirror, Command(verb), face) for mirror in mirrors)
 
 
@@ -145,13 +145,13 @@ def approve(options: Options, approval: str, face: Face) -> int:
     try:
         mirror = _that_holds(approval, _mirrors(options))
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     return _ask(mirror, Command("approve", approval), face)
 
 
 def _that_holds(approval: str, mirrors: Sequence[Mirror]) -> Mirror:
     """The mirror whose daemon holds the plan with this hash."""
-    held = [(mirror, look(_state(mirror)).alive) for mirror in mirrors]
+    held = [(mirror, look(state_of(mirror)).alive) for mirror in mirrors]
     hashes = {m.name: status.held.approve for m, status in held if status and status.held}
     found = [mirror for mirror in mirrors if hashes.get(mirror.name) == approval]
     if len(found) == 1:
@@ -169,7 +169,7 @@ def _that_holds(approval: str, mirrors: Sequence[Mirror]) -> Mirror:
 
 def _ask(mirror: Mirror, command: Command, face: Face) -> ExitCode:
     try:
-        obeyed, words = ask(_state(mirror), command, clock=time.time, sleep=time.sleep)
+        obeyed, words = ask(state_of(mirror), command, clock=time.time, sleep=time.sleep)
     except SkynetError as error:
         face.error(f"{mirror.name}: {error}")
         return error.exit_code
@@ -182,12 +182,3 @@ def _ask(mirror: Mirror, command: Command, face: Face) -> ExitCode:
 
 def _mirrors(options: Options) -> list[Mirror]:
     return load_mirrors(options, os.environ, Path.cwd())
-
-
-def _state(mirror: Mirror) -> Path:
-    return directory_for(mirror.state_dir, mirror.source, str(mirror.target))
-
-
-def _fail(face: Face, error: SkynetError) -> int:
-    face.error(str(error))
-    return error.exit_code

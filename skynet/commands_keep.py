@@ -18,7 +18,7 @@ from skynet.errors import ExitCode, SkynetError, SourceError
 from skynet.keeping import keeping
 from skynet.logs import Level, Logs, leads_to_journal
 from skynet.memory import claimed
-from skynet.monitor import Event
+from skynet.monitor import Event, Monitor, Stage
 from skynet.notify import Notifier
 from skynet.render_status import Place, answer_line, status_lines
 from skynet.sftp.credentials import NOBODY
@@ -34,12 +34,12 @@ def daemon(options: Options, log_file: Path | None, face: Face) -> int:
     try:
         logs = Logs(None if face.is_quiet else sys.stderr, log_file, journal=is_journal)
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     notifier = Notifier.from_environ(os.environ)
     pulse = Pulse(notifier.ready, lambda _statuses: notifier.alive(), notifier.stopping)
     try:
         mirrors = _fit_mirrors(options)
-        kept = [keeping(mirror, NOBODY, logs.log, _unwatched) for mirror in mirrors]
+        kept = [keeping(each, NOBODY, logs.log, _stages(each, logs.log, face)) for each in mirrors]
         names = ", ".join(mirror.name for mirror in mirrors)
         logs.log("info", "", f"skynet {__version__} keeps {names}")
         return run(kept, time.monotonic, pulse)
@@ -62,12 +62,12 @@ def keep(options: Options, face: Face) -> int:
     try:
         mirrors = _fit_mirrors(options)
         with face.board() as show:
-            kept = [keeping(mirror, face, log, _unwatched) for mirror in mirrors]
+            kept = [keeping(each, face, log, _stages(each, log, face)) for each in mirrors]
             places = [place_of(mirror, options) for mirror in mirrors]
             alive = _shown_on(show, places) if face.is_live else _unseen
             return run(kept, time.monotonic, Pulse(alive=alive))
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
 
 
 def _shown_on(
@@ -85,8 +85,14 @@ def _unseen(_statuses: Sequence[Status]) -> None:
     """Where nothing can be shown in place, the log tells what matters."""
 
 
-def _unwatched(_event: Event) -> None:
-    """The status tells what is done, and the log what matters; nobody watches the bytes go."""
+def _stages(mirror: Mirror, log: Callable[[Level, str, str], None], face: Face) -> Monitor:
+    """Has the log tell what is being done, if it is to be verbose: the status does so anyway."""
+
+    def watching(event: Event) -> None:
+        if face.verbose and isinstance(event, Stage):
+            log("debug", mirror.name, event.doing)
+
+    return watching
 
 
 def _fit_mirrors(options: Options) -> list[Mirror]:
@@ -105,7 +111,7 @@ def unlock(options: Options, face: Face, *, yes: bool) -> int:
         for mirror in load_mirrors(options, os.environ, Path.cwd()):
             code = max(code, _unlock(mirror, face, force=yes))
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     return code
 
 
@@ -132,8 +138,3 @@ def _unlock(mirror: Mirror, face: Face, *, force: bool) -> ExitCode:
     words = f"The lease of {holder} was taken away." if holder else "Nobody holds the lease."
     face.say([answer_line(mirror.name, words)])
     return ExitCode.IN_SYNC
-
-
-def _fail(face: Face, error: SkynetError) -> int:
-    face.error(str(error))
-    return error.exit_code

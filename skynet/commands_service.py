@@ -47,7 +47,7 @@ def install(wanted: Wanted, face: Face, *, show: bool) -> int:
             return ExitCode.IN_SYNC
         left = service.install(manager, text)
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     _write([f"{manager.file} is written."])
     if left:
         _write(["No service manager runs here. Where one does, run:", *map(shlex.join, left)])
@@ -64,7 +64,7 @@ def uninstall(wanted: Wanted, face: Face) -> int:
         manager = _manager(_platform(wanted, show=False), wanted)
         there = service.uninstall(manager)
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     _write([f"{manager.file} is removed." if there else "There is no service to remove."])
     return ExitCode.IN_SYNC
 
@@ -78,7 +78,7 @@ def status(wanted: Wanted, face: Face) -> int:
             return ExitCode.PROBLEMS
         ran = service.status(manager)
     except SkynetError as error:
-        return _fail(face, error)
+        return face.fail(error)
     _write(map(printable, ran.text.splitlines()))
     return ExitCode.PROBLEMS if ran.code else ExitCode.IN_SYNC
 
@@ -233,8 +233,3 @@ def _shown(manager: Manager, text: str) -> list[str]:
 
 def _write(lines: Iterable[str]) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
-
-
-def _fail(face: Face, error: SkynetError) -> int:
-    face.error(str(error))
-    return error.exit_code

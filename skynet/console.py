@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from skynet.monitor import Event, Notice, Stage
+from skynet.errors import ExitCode, SkynetError
+from skynet.monitor import Connected, Event, Notice, Stage
 from skynet.monitor import Progress as Moved
 from skynet.outline import size
 
@@ -55,6 +56,11 @@ class Face:
     def error(self, message: str) -> None:
         """A sentence on standard error."""
         self._err.print(f"[bold red]skynet:[/] {escape(message)}")
+
+    def fail(self, error: SkynetError) -> ExitCode:
+        """Say what went wrong; the code to end with."""
+        self.error(str(error))
+        return error.exit_code
 
     def print_json(self, value: dict[str, Any]) -> None:
         """One object on one line."""
@@ -171,6 +177,8 @@ class Watching:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        if isinstance(event, Connected):
+            event = Stage(f"connected to {event.server}")
         if isinstance(event, Notice):
             self._console.print(f"[yellow]{escape(self._name)}: {escape(event.message)}[/]")
             return

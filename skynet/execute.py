@@ -16,13 +16,12 @@ from skynet.errors import Problem
 from skynet.index import STAT_UNKNOWN
 from skynet.monitor import Stage
 from skynet.ops import (
-    Delete,
+    REMOVALS,
     Mkdir,
     Op,
     Plan,
     Record,
     Rename,
-    Rmdir,
     SetMeta,
     Upload,
     effect,
@@ -34,8 +33,6 @@ from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
 from skynet.tree import DIR, Kind, ancestors, is_below
-
-_REMOVALS = (Delete, Rmdir)
 
 
 class Execution:
@@ -79,7 +76,7 @@ class Execution:
             ledger.expect_unmoved()
             lease.beat()
         lease.has_begun = True
-        self.remember(self._found)
+        ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
         applied = apply(
             plan,
@@ -107,17 +104,12 @@ class Execution:
         """What a running plan is to go on with; None if an audit must come first."""
         if not self._leads_where_recorded(plan.ops):
             return None
-        self.remember(found)
+        self._ledger.index.remember(found.settled)
         mine = self._found
         mine.identities |= found.identities
         mine.findings += [finding for finding in found.findings if finding.stale]
         deltas = deltas_of(plan, self._session.root, self._session.memory.signatures, found.deltas)
         return Addition(plan, deltas)
-
-    def remember(self, found: Survey) -> None:
-        """Keep the stat identities of files found to be unchanged, so they need no second look."""
-        if found.settled or self._ledger.index.has_notes:
-            self._ledger.index.remember(found.settled)
 
     def _prepare(self) -> None:
         if self._ledger.is_new:
@@ -221,7 +213,7 @@ def _gone_through(ops: Sequence[Op]) -> dict[bytes, Kind]:
         elif isinstance(op, Rename) and op.entry.kind == DIR:
             before.move(op.source, op.path)
             seen.clear()
-        elif isinstance(op, Mkdir) or (op.path in attributed and not isinstance(op, _REMOVALS)):
+        elif isinstance(op, Mkdir) or (op.path in attributed and not isinstance(op, REMOVALS)):
             before.make(op.path)
     return wanted
 

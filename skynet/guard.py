@@ -13,11 +13,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from skynet.ops import Delete, Op, Plan, Rename, Rmdir, SetMeta, Upload, paths_of
+from skynet.ops import REMOVALS, Delete, Op, Plan, Rename, Rmdir, SetMeta, Upload, paths_of
 from skynet.rules import is_parked, shown
 from skynet.tree import FILE
 
-_REMOVALS = (Delete, Rmdir)
 OTHER_MIRROR = "other-mirror"
 
 
@@ -141,7 +140,7 @@ def _approval(reasons: Iterable[_Reason]) -> str:
 
 
 def _deleted(plan: Plan, *, foreign: bool) -> list[bytes]:
-    return [op.path for op in plan.ops if isinstance(op, _REMOVALS) and op.foreign == foreign]
+    return [op.path for op in plan.ops if isinstance(op, REMOVALS) and op.foreign == foreign]
 
 
 def _other_owner(plan: Plan, around: Circumstances) -> _Reason | None:

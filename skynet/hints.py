@@ -15,7 +15,8 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from diskcache import Cache, Disk, Timeout
 
@@ -164,6 +165,25 @@ class Hints:
             _remove(self._directory)
         except OSError:
             self._failures = MAX_FAILURES  # nothing can be kept there, and nothing must be
+
+
+class Hinted:
+    """What keeps its hints in a database, if it has one; a context manager that closes it."""
+
+    def __init__(self, hints: Hints | None = None) -> None:
+        self._hints = hints
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._hints is not None:
+            self._hints.close()
 
 
 def _make_private(directory: Path, max_database: int) -> None:

@@ -88,7 +88,7 @@ class Index:
         self._db = db
         self._path = path
         self._read_only = read_only
-        self.has_notes = False
+        self._has_notes = False
 
     @classmethod
     def open(cls, path: Path | None, *, read_only: bool = False) -> Index:
@@ -267,18 +267,20 @@ class Index:
         with self._transaction("BEGIN"):
             self._db.execute(_NOTED)
             self._db.executemany(_NOTE, ((*split(path), stat) for path, stat in stats.items()))
-            self.has_notes = True
+            self._has_notes = True
 
     def remember(self, stats: Mapping[bytes, bytes]) -> None:
         """Set only the stat identities of these paths, and of all that were noted before.
 
         Those without an entry are passed over.
         """
+        if not stats and not self._has_notes:
+            return
         with self._transaction():
-            if self.has_notes:
+            if self._has_notes:
                 self._db.execute(_REMEMBER_NOTED)
                 self._db.execute("DROP TABLE noted")
-                self.has_notes = False
+                self._has_notes = False
             self._remember(stats)
 
     def _carry_out(self, edits: Iterable[Edit], stats: Mapping[bytes, bytes]) -> None:

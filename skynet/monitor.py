@@ -12,6 +12,12 @@ class Stage(NamedTuple):
     doing: str
 
 
+class Connected(NamedTuple):
+    """A session with the server has begun. server: who, where and what it runs, for people."""
+
+    server: str
+
+
 class Progress(NamedTuple):
     """How far a plan is carried out. Bytes are content the server has acknowledged."""
 
@@ -28,5 +34,5 @@ class Notice(NamedTuple):
     message: str
 
 
-Event = Stage | Progress | Notice
+Event = Stage | Connected | Progress | Notice
 Monitor = Callable[[Event], None]

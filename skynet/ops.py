@@ -108,6 +108,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, tag="record"):
     entry: Entry | None
 
 
+REMOVALS = (Delete, Rmdir)
 Op = Mkdir | Upload | Patch | Copy | Rename | SetMeta | Delete | Rmdir | Record
 
 

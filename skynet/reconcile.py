@@ -131,9 +131,8 @@ class _Cycle:
         if self.request.dry_run or not wanted.ops:
             return self._report_unapplied(found, plan, dangers, held=held)
         removals = _removals(plan.counts())
-        self.deletes, self.approved_deletes = removals, 0
-        if dangers and not held:
-            self.deletes, self.approved_deletes = 0, removals
+        self.approved_deletes = removals if dangers and not held else 0
+        self.deletes = removals - self.approved_deletes
         execution = Execution(
             self.session,
             found,

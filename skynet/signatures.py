@@ -8,22 +8,18 @@ go when all together take more than MAX_KEPT.
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from skynet.blocks import MAX_ENCODED, Signature, decode
-from skynet.hints import Bounds, Hints, HintsDamaged
+from skynet.hints import Bounds, Hinted, Hints, HintsDamaged
 from skynet.monitor import Monitor, Notice
 
 MAX_KEPT = 256 << 20  # bytes on the disk
 _BOUNDS = Bounds(item=MAX_ENCODED, database=MAX_KEPT + (16 << 20), keep=MAX_KEPT)
 
 
-class Signatures:
+class Signatures(Hinted):
     """The signatures of one mirror; as a context manager, closed at its end."""
-
-    def __init__(self, hints: Hints | None) -> None:
-        self._hints = hints
 
     @classmethod
     def open(cls, directory: Path | None, monitor: Monitor = lambda _: None) -> Signatures:
@@ -41,17 +37,6 @@ class Signatures:
             )
 
         return cls(Hints(directory, _BOUNDS, forgotten))
-
-    def __enter__(self) -> Signatures:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def get(self, digest: bytes, size: int) -> Signature | None:
         """The signature of content of this xxh3-128 and size in bytes, None if there is none."""
@@ -80,8 +65,3 @@ class Signatures:
 
         if self._hints is not None:
             self._hints.use(write)
-
-    def close(self) -> None:
-        """Close the database."""
-        if self._hints is not None:
-            self._hints.close()

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
-from skynet.hints import Bounds, Hints, HintsDamaged
+from skynet.hints import Bounds, Hinted, Hints, HintsDamaged
 from skynet.index import LARGE
 from skynet.manifest_codec import entry_fault, path_fault
 from skynet.monitor import Monitor, Notice
@@ -47,11 +46,8 @@ def put_away(ops: Iterable[Op], trash: Trash) -> Iterator[Kept]:
             yield in_trash(trash.stamp, op.path), msgspec.structs.replace(old, retained=False)
 
 
-class Trashed:
+class Trashed(Hinted):
     """The notes of one mirror; as a context manager, closed at its end."""
-
-    def __init__(self, hints: Hints | None = None) -> None:
-        self._hints = hints
 
     @classmethod
     def open(cls, directory: Path, monitor: Monitor) -> Trashed:
@@ -67,18 +63,6 @@ class Trashed:
             )
 
         return cls(Hints(directory, _BOUNDS, forgotten))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._hints is not None:
-            self._hints.close()
 
     def holds_size(self, size: int) -> bool:
         """Whether the trash may hold a file of this size in bytes."""

@@ -15,7 +15,7 @@ from skynet.bandwidth import Bandwidth
 from skynet.config import Login, Mirror, Target
 from skynet.cycle import Surroundings
 from skynet.lease import pid_space
-from skynet.monitor import Monitor, Stage
+from skynet.monitor import Connected, Monitor
 from skynet.remote import Remote, SftpRemote
 from skynet.serve import ServeOptions
 from skynet.sftp.client import Client
@@ -76,8 +76,7 @@ def connector(
         from skynet.sftp.connect import connect as dial
 
         connection = dial(endpoint(mirror.target, mirror.login), prompter=prompter, environ=environ)
-        server = f"{connection.description} ({connection.server_version})"
-        monitor(Stage(f"connected to {server}"))
+        monitor(Connected(f"{connection.description} ({connection.server_version})"))
         client = Client(
             connection,
             channels=mirror.channels,

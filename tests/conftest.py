@@ -1,7 +1,9 @@
 """What every test stands on: a home of its own, and how hard the property tests try.
 
 `SKYNET_EXAMPLES=N` makes hypothesis try N examples a property (profile "long"); without it the
-profile "ci" tries hypothesis' own number. A property that names its own `max_examples` in
+profile "short" tries hypothesis' own number. `SKYNET_SAME_EXAMPLES=1` has it try the same ones in
+every run, so that a change is judged by what it does and not by luck; new ones are for those who
+look for mistakes. A property that names its own `max_examples` in
 `@settings` keeps it: to follow the profile it should leave that out.
 """
 
@@ -14,7 +16,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # What steers the tests themselves; every other SKYNET_* variable is a user's and is unset.
-CONTROLS = {"SKYNET_EXAMPLES", "SKYNET_KILLS", "SKYNET_REQUIRE_SERVERS"}
+CONTROLS = {
+    "SKYNET_EXAMPLES",
+    "SKYNET_KILLS",
+    "SKYNET_REQUIRE_SERVERS",
+    "SKYNET_SAME_EXAMPLES",
+}
 
 HOME_VARIABLES = {
     "HOME": ".",
@@ -33,17 +40,21 @@ def _load_hypothesis_profile() -> None:
     # A busy machine is no bug: nothing fails for being slow, and a failure prints its seed.
     slow_is_fine = [HealthCheck.too_slow]
     settings.register_profile(
-        "ci", deadline=None, print_blob=True, suppress_health_check=slow_is_fine
+        "short",
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=slow_is_fine,
+        derandomize=os.environ.get("SKYNET_SAME_EXAMPLES") == "1",
     )
     examples = os.environ.get("SKYNET_EXAMPLES")
     if examples is None:
-        settings.load_profile("ci")
+        settings.load_profile("short")
         return
     if not examples.isdecimal() or int(examples) < 1:
         raise pytest.UsageError(
             f"SKYNET_EXAMPLES={examples!r} is no number of examples; give a whole number from 1 on."
         )
-    settings.register_profile("long", settings.get_profile("ci"), max_examples=int(examples))
+    settings.register_profile("long", settings.get_profile("short"), max_examples=int(examples))
     settings.load_profile("long")
 
 

@@ -13,7 +13,7 @@ from skynet.guard import Hazard
 from skynet.history import read
 from skynet.lifecycle import State
 from skynet.logs import Level
-from skynet.monitor import Event, Notice, Progress, Stage
+from skynet.monitor import Connected, Event, Notice, Progress, Stage
 from skynet.remote import Intent
 from skynet.status import MAX_PROBLEMS, Status, read_status
 from tests.support.reports import mirror, problem, report
@@ -113,7 +113,7 @@ def test_what_a_cycle_does_goes_with_its_state(desk: Desk) -> None:
 
 def test_notices_are_logged_and_the_server_is_known(desk: Desk) -> None:
     desk.bulletin.event(Notice("code", "Something."))
-    desk.bulletin.event(Stage("connected to me@host"))
+    desk.bulletin.event(Connected("me@host"))
     assert desk.log == [("warning", "Something.")]
     assert desk.written().server == "me@host"
 
@@ -218,7 +218,7 @@ def test_an_outage_is_told_once_and_over_when_there_is_a_server(desk: Desk) -> N
     assert desk.log == [("warning", str(LOST))]
     assert desk.history() == ["failed"]
     assert desk.written().offline == str(LOST)
-    desk.bulletin.event(Stage("connected to me@host"))
+    desk.bulletin.event(Connected("me@host"))
     assert desk.written().offline == ""
 
 

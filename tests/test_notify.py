@@ -108,12 +108,15 @@ def test_a_sign_of_life_that_was_not_taken_is_sent_again(tmp_path: Path) -> None
         manager.close()
 
 
+MYSELF = "myself"  # a name that is the same in each process that collects the tests
+
+
 @pytest.mark.parametrize(
     ("environ", "waits"),
     [
         ({}, False),
         ({"WATCHDOG_USEC": "1000000"}, True),
-        ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}, True),
+        ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": MYSELF}, True),
         ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}, False),
         ({"WATCHDOG_USEC": "0"}, False),
         ({"WATCHDOG_USEC": "soon"}, False),
@@ -126,6 +129,8 @@ def test_a_sign_of_life_that_was_not_taken_is_sent_again(tmp_path: Path) -> None
 def test_the_watchdog_is_fed_only_if_it_waits_for_this_process(
     manager: Manager, environ: dict[str, str], waits: bool
 ) -> None:
+    if environ.get("WATCHDOG_PID") == MYSELF:
+        environ = {**environ, "WATCHDOG_PID": str(os.getpid())}
     notifier = Notifier.from_environ({"NOTIFY_SOCKET": manager.address, **environ})
     assert notifier.alive() is waits
     assert manager.heard() == [b"WATCHDOG=1"] * waits
@@ -136,6 +141,5 @@ def test_a_manager_whose_queue_is_full_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr("skynet.notify.SEND_SECONDS", 0.01)
     notifier = Notifier(manager.address)
-    said = [notifier.ready() for _ in range(2000)]  # more than any queue here takes
-    assert said[0] is True
-    assert said[-1] is False
+    assert notifier.ready()
+    assert not all(notifier.ready() for _ in range(2000))  # more than any queue here takes

@@ -28,7 +28,7 @@ from skynet.history import Record, read
 from skynet.keeper import Keeper, Means
 from skynet.logs import Level
 from skynet.marks import Mark, Sight
-from skynet.monitor import Event, Monitor, Stage
+from skynet.monitor import Connected, Event, Monitor, Stage
 from skynet.remote import Remote
 from skynet.state import make_private
 from skynet.statefile import replace as put_file
@@ -175,7 +175,7 @@ class House:
             raise self.refusals.popleft()
         if not self.is_up:
             raise ConnectError("No route.")
-        monitor(Stage("connected to the test"))
+        monitor(Connected("the test"))
         return Line(self)
 
     def _wait(self, event: threading.Event, seconds: float) -> None:
