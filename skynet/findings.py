@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from skynet.tree import FILE, Entry, Kind
+from skynet.tree import FILE, Entry, Kind, wire_time
 
 IDENTITY_SIZE = 36  # scan.identity: mtime, ctime, size and inode, 8 bytes each, and st_mode
 
@@ -50,6 +50,21 @@ def moved_key(identity: bytes) -> bytes:
 def content_of(entry: Entry) -> tuple[int, bytes]:
     """What a file's content is known by: size and xxh3-128."""
     return entry.size, entry.digest
+
+
+def holds_wanted(finding: Finding) -> bool:
+    """Whether the remote has at the path what should be there, mode and times apart."""
+    local, remote = finding.local, finding.remote
+    if local is None or remote is None or local.kind != remote.kind:
+        return False
+    if local.kind != FILE:
+        return local.link == remote.link
+    if local.size != remote.size:
+        return False
+    if local.digest and remote.digest:
+        return local.digest == remote.digest
+    # Adoption: nothing is known of the remote content but what its listing says.
+    return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)
 
 
 def is_retained(finding: Finding) -> bool:

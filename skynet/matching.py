@@ -16,6 +16,7 @@ from skynet.findings import (
     content_of,
     has_other_content,
     holds_ours,
+    holds_wanted,
     is_retained,
     moved_key,
 )
@@ -70,10 +71,9 @@ def match(
 
 def _wants_content(finding: Finding) -> bool:
     """Whether a file of known content is to be at a path that does not have it."""
-    local, remote = finding.local, finding.remote
-    if local is None or local.kind != FILE or not local.digest:
-        return False
-    return remote is None or remote.kind != FILE or _content(finding) != content_of(remote)
+    local = finding.local
+    is_known = local is not None and local.kind == FILE and bool(local.digest)
+    return is_known and not holds_wanted(finding)
 
 
 def _content(finding: Finding) -> Content:

@@ -14,7 +14,7 @@ import msgspec
 
 from skynet.closed import open_and_close
 from skynet.errors import Problem
-from skynet.findings import Finding
+from skynet.findings import Finding, holds_wanted
 from skynet.matching import Holder, match
 from skynet.needs import needs_of
 from skynet.ops import (
@@ -302,7 +302,7 @@ class _Draft:
         elif remote.kind == DIR:
             self.clear_dirs.append(Rmdir(path, finding.foreign))
             self._put(finding, local, None)
-        elif not _same_content(finding, local, remote):
+        elif not holds_wanted(finding):
             self._put(finding, local, remote)
         else:
             self._decide_meta(finding, local, remote)
@@ -370,16 +370,3 @@ def _directory_in_the_way(finding: Finding) -> bool:
         and finding.local is not None
         and finding.local.kind != DIR
     )
-
-
-def _same_content(finding: Finding, local: Entry, remote: Entry) -> bool:
-    if local.kind != remote.kind:
-        return False
-    if local.kind != FILE:
-        return local.link == remote.link
-    if local.size != remote.size:
-        return False
-    if local.digest and remote.digest:
-        return local.digest == remote.digest
-    # Adoption: nothing is known of the remote content but what its listing says.
-    return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)

@@ -225,6 +225,23 @@ def test_temporary_files_of_a_broken_run_are_removed(tmp_path: Path) -> None:
     assert list(temps.iterdir()) == []
 
 
+def test_a_server_that_dies_within_a_rename_leaves_both_names(tmp_path: Path) -> None:
+    # OpenSSH renames a file by a second link to it, and removes the first.
+    world = before_the_cycle(tmp_path / "w")
+
+    def die_at_rename(number: int, request: Asked) -> Act | None:
+        is_it = request.kind == "RENAME" and request.text.endswith(b"remote/moved")
+        return Act.KILL if is_it else None
+
+    def die() -> None:
+        world.fault = die_at_rename
+        with pytest.raises(LinkLost):
+            world.sync()
+        (world.remote / "n/moved").hardlink_to(world.remote / "moved")
+
+    survive(world, die, audit=False)
+
+
 # Two at once.
 
 
