@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
+from skynet.claims import Claims
 from skynet.delta import Delta
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
 from skynet.intents import Intents
@@ -71,6 +72,7 @@ def apply(
     root: Root,
     *,
     get_ready: Callable[[], None],
+    claims: Claims,
     intents: Intents,
     commit: Commit,
     beat: Callable[[], None],
@@ -83,10 +85,11 @@ def apply(
 
     `get_ready` is called once, when the first operations are under way: what `commit` needs is made
     ready meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
-    an error is committed where the remote still allows it. Large uploads go on from what `intents`
-    has of them. deltas: of what is patched, by path. more: see there.
+    an error is committed where the remote still allows it. `claims` gets what is about to be made.
+    Large uploads go on from what `intents` has of them. deltas: of what is patched, by path. more:
+    see there.
     """
-    run = _Run(plan, remote, root, intents, get_ready, commit, clock, monitor, deltas or {})
+    run = _Run(plan, remote, root, claims, intents, get_ready, commit, clock, monitor, deltas or {})
     try:
         run.begin_ready()
         first = remote.wait(0)
@@ -115,6 +118,7 @@ class _Run:
         plan: Plan,
         remote: Remote,
         root: Root,
+        claims: Claims,
         intents: Intents,
         get_ready: Callable[[], None],
         commit: Commit,
@@ -127,6 +131,7 @@ class _Run:
         self._ask_after = clock()
         self._remote = remote
         self._root = root
+        self._claims = claims
         self._intents = intents
         self._get_ready = get_ready
         self._commit = commit
@@ -152,8 +157,18 @@ class _Run:
         return self._ended < len(self._ops)
 
     def begin_ready(self) -> None:
+        batch = self._next_ready()
+        self._claims.add(self._ops[index] for index in batch)
+        for index in batch:
+            self._begun[step(self._ops[index])] = index
+            self._begin(self._ops[index])
+        self._under_way += len(batch)
+
+    def _next_ready(self) -> list[int]:
+        """What can be begun now."""
+        batch: list[int] = []
         root_verified = False
-        while self._ready and self._under_way < UNDER_WAY:
+        while self._ready and self._under_way + len(batch) < UNDER_WAY:
             index = self._ready.popleft()
             op = self._ops[index]
             if isinstance(op, REMOVALS):
@@ -164,9 +179,8 @@ class _Run:
                 if doubt is not None:
                     self._fail(index, doubt)
                     continue
-            self._under_way += 1
-            self._begun[step(op)] = index
-            self._begin(op)
+            batch.append(index)
+        return batch
 
     def _doubt(self, op: Delete | Rmdir) -> Problem | None:
         """Why it must not be deleted: what was gone locally is there again, or may be.
@@ -312,6 +326,7 @@ class _Run:
             self._intents.forget(outcome.op.path for outcome in self._uncommitted)
             self._uncommitted = []
             self._is_urgent = False
+            self._claims.renew(lambda: [self._ops[index] for index in self._begun.values()])
         self._committed_at = self._clock()
 
     def note_if_due(self) -> None:

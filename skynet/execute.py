@@ -82,6 +82,7 @@ class Execution:
             plan,
             self._remote,
             session.root,
+            claims=session.memory.claims,
             intents=session.memory.intents,
             deltas=deltas,
             get_ready=lambda: ledger.begin(lease.beat),
@@ -93,6 +94,7 @@ class Execution:
         )
         self._own_up(applied.problems)
         self._tidy()
+        session.memory.claims.end(audited=self._audited)
         lease.has_begun = False
         return applied
 

@@ -1,7 +1,7 @@
 """What this machine keeps of a mirror, in its state directory. All of it may be lost.
 
-index: the synced tree. intents: large uploads in progress. signatures: block digests of what the
-remote holds. trashed: what is in its trash.
+index: the synced tree. claims: what is being made and not recorded yet. intents: large uploads in
+progress. signatures: block digests of what the remote holds. trashed: what is in its trash.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from skynet.claims import Claims
 from skynet.config import Mirror
 from skynet.index import Index
 from skynet.intents import Intents
@@ -19,6 +20,7 @@ from skynet.state import directory_for, locked, make_private
 from skynet.trashed import Trashed
 
 INDEX_FILE = "index.sqlite"
+CLAIMS = "claims"
 INTENTS = "intents"
 SIGNATURES = "signatures"
 TRASHED = "trashed"
@@ -28,9 +30,15 @@ class Memory:
     """Of one mirror, while it is open."""
 
     def __init__(
-        self, index: Index, intents: Intents, signatures: Signatures, trashed: Trashed
+        self,
+        index: Index,
+        claims: Claims,
+        intents: Intents,
+        signatures: Signatures,
+        trashed: Trashed,
     ) -> None:
         self.index = index
+        self.claims = claims
         self.intents = intents
         self.signatures = signatures
         self.trashed = trashed
@@ -59,11 +67,13 @@ def claimed(mirror: Mirror) -> Iterator[Path]:
 def remembered(state: Path, monitor: Monitor, *, read_only: bool) -> Iterator[Memory]:
     """What is kept in a state directory. read_only: nothing is written, and it may be absent."""
     with ExitStack() as stack:
+        claims = Claims(state / CLAIMS, monitor)
+        stack.callback(claims.close)
         intents = Intents(state / INTENTS, monitor)
         stack.callback(intents.close)
         signatures = stack.enter_context(Signatures.open(state / SIGNATURES, monitor))
         trashed = stack.enter_context(Trashed.open(state / TRASHED, monitor))
         index = Index.open(state / INDEX_FILE, read_only=read_only)
-        memory = Memory(index, intents, signatures, trashed)
+        memory = Memory(index, claims, intents, signatures, trashed)
         stack.callback(lambda: memory.index.close())
         yield memory

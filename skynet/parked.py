@@ -1,41 +1,60 @@
-"""What a broken run left under another name: whose it is, so that it goes on from there.
+"""What a broken run made or moved and did not record: whose it is, so that it goes on from there.
 
-A parked thing has a name made from where it was (shuffle.parking_place). If the run broke off
-before the manifest was told, an audit finds it as something unknown. So it finds a directory that
-had reached its place by then, which its identity tells, and on a remote that ignores case what has
-got another case meanwhile, whoever did that.
+An audit finds it as something unknown. What was about to be made is known from the claims. Should
+they be lost: a parked thing has a name made from where it was (shuffle.parking_place), a directory
+that had reached its place by then is told by its identity, and on a remote that ignores case the
+name tells what has got another case meanwhile, whoever did that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 from skynet.audit import actual
+from skynet.claims import Claimed, Recorded
 from skynet.findings import Finding
 from skynet.remote import Facts
 from skynet.rules import folded, is_parked
 from skynet.shuffle import parking_place, relocated
-from skynet.tree import Entry
-
-Recorded = Callable[[bytes], tuple[bytes, Entry] | None]  # path -> stat identity and entry
+from skynet.tree import DIR, Entry
 
 
 def reclaimed(
-    findings: Sequence[Finding], recorded: Recorded, facts: Facts
+    findings: Sequence[Finding], recorded: Recorded, facts: Facts, claimed: Claimed
 ) -> tuple[list[Finding], list[bytes]]:
     """The findings, those of such things as ours again; and the paths of these."""
     origins = _origins(findings, facts)
-    if not origins:
+    if not (origins or claimed):
         return list(findings), []
     result, ours = [], []
     for f in findings:
-        row = recorded(origins[f.path]) if f.path in origins else None
-        if row is not None and actual(row[1], f.remote, facts) is row[1]:
-            result.append(Finding(f.path, row[1], f.local, known=row[0]))
+        row = None
+        if f.foreign and f.remote is not None:
+            row = _as_it_was(f.path, f.remote, origins, recorded, facts, claimed)
+        if row is not None:
+            f = Finding(f.path, row[1], f.local, here=f.here, known=row[0])
             ours.append(f.path)
-        else:
-            result.append(f)
+        result.append(f)
     return result, ours
+
+
+def _as_it_was(
+    path: bytes,
+    seen: Entry,
+    origins: dict[bytes, bytes],
+    recorded: Recorded,
+    facts: Facts,
+    claimed: Claimed,
+) -> tuple[bytes, Entry] | None:
+    """The stat identity and the entry of what is at a path now, if it is as it was or should be."""
+    row = recorded(origins[path]) if path in origins else None
+    for known, entry in chain([row] if row else [], claimed.origins(path, recorded)):
+        found = actual(entry, seen, facts)
+        # A directory has another mode than in the end as long as it is being filled.
+        if found is entry or (found is not None and found.kind == entry.kind == DIR):
+            return known, found
+    return None
 
 
 def _origins(findings: Sequence[Finding], facts: Facts) -> dict[bytes, bytes]:

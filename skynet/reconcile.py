@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from skynet import stale
 from skynet.apply import Addition, Applied, IsBusy
+from skynet.claims import NOTHING_CLAIMED
 from skynet.config import Mirror
 from skynet.cycle import Outcomes, Report, Request, Surroundings
 from skynet.errors import Problem
@@ -178,7 +179,9 @@ class _Cycle:
                 if self.session.site.exists
                 else iter(())
             )
-        return survey(self.root, self.ledger.index, listings, scope, self.around.now_ns())
+        claimed = self.session.memory.claims.left() if audit else NOTHING_CLAIMED
+        now_ns = self.around.now_ns()
+        return survey(self.root, self.ledger.index, listings, scope, now_ns, claimed)
 
     def _policy(self) -> Policy:
         facts = self.remote.facts

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from skynet.audit import NOT_LISTED, Audit, actual, is_listed_as
+from skynet.claims import NOTHING_CLAIMED, Claimed
 from skynet.errors import Problem
 from skynet.findings import IDENTITY_SIZE, Finding
 from skynet.index import STAT_UNKNOWN, Index
@@ -40,12 +41,17 @@ Row = tuple[bytes, bytes]  # stat identity, packed entry, as the index has them
 
 
 def survey(
-    root: Root, index: Index, listings: Iterator[Listed] | None, scope: Scope, now_ns: int
+    root: Root,
+    index: Index,
+    listings: Iterator[Listed] | None,
+    scope: Scope,
+    now_ns: int,
+    claimed: Claimed = NOTHING_CLAIMED,
 ) -> Survey:
     """Walk the trees.
 
     listings: an audit of the remote (verbs.Remote.walk), None to trust the index; an audit is of
-    everything. now_ns: the wall clock, nanoseconds since 1970.
+    everything. now_ns: the wall clock, nanoseconds since 1970. claimed: by cycles that broke off.
     """
     assert listings is None or scope.branch.deep
     walk = _Walk(root, index, Audit(listings) if listings is not None else None, scope, now_ns)
@@ -56,7 +62,7 @@ def survey(
         scope.check()
         below = walk.visit(waiting.pop())
         waiting += sorted(below, key=lambda place: order(place.path), reverse=True)
-    return walk.finish()
+    return walk.finish(claimed)
 
 
 class _Place(NamedTuple):
@@ -132,14 +138,14 @@ class _Walk:
             self._kept.add(place.path)
             self._kept.update(ancestors(place.path))
 
-    def finish(self) -> Survey:
+    def finish(self, claimed: Claimed) -> Survey:
         """All that was found, but for the removal of directories that must stay."""
         if self._kept:
             self.found.findings = [
                 f for f in self.found.findings if f.local is not None or f.path not in self._kept
             ]
         self.found.findings, self.found.reclaimed = reclaimed(
-            self.found.findings, self._index.row, self._scope.facts
+            self.found.findings, self._index.row, self._scope.facts, claimed
         )
         return self.found
 

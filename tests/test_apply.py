@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from skynet import apply as room
 from skynet.apply import Applied, apply, problem_of
+from skynet.claims import Claims
 from skynet.errors import (
     LinkLost,
     OwnedError,
@@ -70,6 +71,7 @@ class Bench:
             self.plan,
             self.remote,
             self.root,
+            claims=Claims(None, self.events.append),
             intents=Intents(Path("no such directory"), self.events.append),
             get_ready=lambda: None,
             commit=self.commit,

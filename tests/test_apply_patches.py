@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from skynet.apply import Applied, apply
+from skynet.claims import Claims
 from skynet.delta import Delta
 from skynet.errors import TornRead
 from skynet.intents import Intents
@@ -61,6 +62,7 @@ class Bench:
             Plan(ops, [()] * len(ops)),
             self.remote,
             Local(local),
+            claims=Claims(None, self.events.append),
             intents=Intents(Path("no such directory"), self.events.append),
             get_ready=lambda: None,
             commit=self.outcomes.extend,

@@ -13,11 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from skynet.errors import LinkLost
-from tests.support.faults import Act, every, no_fault
 from tests.support.keeping import Household, Kept, household
 from tests.support.living import Living
-from tests.support.world import World
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="needs an OpenSSH server"),
@@ -148,9 +145,7 @@ MISFORTUNES: list[Callable[[Household], None]] = [
 @pytest.mark.parametrize("seed", [random.randrange(10**6)])
 def test_random_kills_in_a_random_history(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
-    # foreign: what was made there and not recorded, and is gone here, looks like somebody else's.
-    settings = {"max_delete": '["100%", 1000000]', "foreign": '"trash"'}
-    with household(tmp_path, complete_sync="true", **settings) as house:
+    with household(tmp_path, complete_sync="true", max_delete='["100%", 1000000]') as house:
         kept = house.only
         kept.put({f"still/{number}": b"%d" % number for number in range(20)})
         living = Living(kept.source, rng)
@@ -167,29 +162,9 @@ def test_random_kills_in_a_random_history(tmp_path: Path, seed: int) -> None:
         house.synced()
         assert inodes(kept) == first
         assert living.never_touched().isdisjoint(kept.trashed().values())
-        # Not `finish`: what a broken cycle did may be recorded by the next audit only.
-        assert house.end() == 0
-        assert "Traceback" not in house.log
+        house.finish()
 
 
 def inodes(kept: Kept) -> dict[str, int]:
     """What nobody touches here is neither sent again nor removed there."""
     return {path.name: path.stat().st_ino for path in (kept.target / "still").iterdir()}
-
-
-@pytest.mark.xfail(
-    reason="nothing notes what is about to be made, so it looks foreign", strict=True
-)
-def test_what_was_made_by_a_broken_cycle_and_is_gone_here_is_not_held(tmp_path: Path) -> None:
-    world = World(tmp_path, complete_sync=True)
-    world.put({"kept": b"1", "directory": {"kept": b"2"}})
-    world.sync()
-    world.put({"short-lived": b"3"})
-    world.fault = every("posix-rename@openssh.com", Act.CUT_AFTER)
-    with pytest.raises(LinkLost):
-        world.sync()
-    world.fault = no_fault
-    assert (world.remote / "short-lived").exists()
-    world.put({"short-lived": None})
-    report = world.sync()
-    assert report.outcome == "changed", report.hazards

@@ -38,7 +38,7 @@ HOUSE = """
     survey
     scope | parked
     apply | lease | ledger | audit | stale | trashed | agenda | flusher
-    control | history
+    control | history | claims
     status
     scan | watch | journal | intents | index | state | signatures | statefile
     manifest | planfile | vigil
@@ -116,7 +116,16 @@ FOREIGN = {
             "reconcile",
         ),
         *("lease", "ledger", "remote.verbs", "remote.send", "remote.copies"),
-        *("index", "intents", "journal", "manifest", "manifest_codec", "planfile", "saved"),
+        *(
+            "claims",
+            "index",
+            "intents",
+            "journal",
+            "manifest",
+            "manifest_codec",
+            "planfile",
+            "saved",
+        ),
         *("statefile", "status", "control", "history", "render_status"),
         "trashed",
     },

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from skynet.claims import NOTHING_CLAIMED
 from skynet.errors import LinkLost
 from skynet.findings import Finding
 from skynet.parked import reclaimed
@@ -29,7 +30,8 @@ def found(*foreign: tuple[bytes, Entry, bytes]) -> tuple[set[bytes], set[bytes]]
         Finding(path, seen(entry), None, foreign=True, here=here) for path, entry, here in foreign
     ]
     strict, folding = (
-        reclaimed(findings, ROWS.get, Facts(folds_case=folds)) for folds in (False, True)
+        reclaimed(findings, ROWS.get, Facts(folds_case=folds), NOTHING_CLAIMED)
+        for folds in (False, True)
     )
     assert [f.path for f in strict[0]] == [f.path for f in findings]
     return set(strict[1]), set(folding[1])
