@@ -358,7 +358,7 @@ class Keeper:
             if order.argument != held.approve:
                 return f"What is held now has the hash {held.approve}; look at it first.", False
             self._docket.scan_now(approved=order.argument)
-            return "Approved; it is carried out now.", True
+            return "Approved; carried out now, if all that was shown is still so.", True
         if order.verb == "sync-now":
             if self._is_paused:
                 return "It is paused: skynet resume.", False
