@@ -13,7 +13,7 @@ from itertools import chain
 
 from skynet.audit import actual
 from skynet.claims import Claimed, Recorded
-from skynet.findings import Finding
+from skynet.findings import Finding, holds_wanted
 from skynet.remote import Facts
 from skynet.rules import folded, is_parked
 from skynet.shuffle import parking_place, relocated
@@ -32,7 +32,8 @@ def reclaimed(
         row = None
         if f.foreign and f.remote is not None:
             row = _as_it_was(f.path, f.remote, origins, recorded, facts, claimed)
-        if row is not None:
+        # What is right already is adopted; as ours, of unknown content, it would be sent again.
+        if row is not None and (row[1].digest or not holds_wanted(f)):
             f = Finding(f.path, row[1], f.local, here=f.here, known=row[0])
             ours.append(f.path)
         result.append(f)

@@ -20,7 +20,7 @@ from skynet.errors import SkynetError
 from skynet.monitor import Event
 from skynet.ops import Copy, Delete, Mkdir, Op, Record, Rename, SetMeta, Upload
 from skynet.tree import DIR, Entry, Move, Put
-from tests.support.faults import Act, at, no_fault
+from tests.support.faults import Act, at, no_fault, nth
 from tests.support.world import World
 from tests.support.worlds import content_entry
 from tests.test_crashes import before_the_cycle, check_half_way, wanted_files
@@ -215,6 +215,22 @@ def test_what_was_made_before_a_cut_and_is_gone_here_is_known_as_ours(
             world.quiet()
             assert not list(world.state.rglob("claims"))
     assert held == []
+
+
+def test_what_was_made_before_a_cut_and_is_still_here_is_not_sent_again(tmp_path: Path) -> None:
+    world = World(tmp_path, complete_sync=True)
+    world.put({"kept": b"1", "moved": b"2"})
+    world.sync()
+    world.move("moved", "new/place")
+    world.put({"new": {"file": b"3" * 100}})
+    world.fault = nth("WRITE", 2, Act.CUT_BEFORE)  # after the lease and the file, the record
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.fault = no_fault
+    assert world.files() == {"kept": b"1", "new/place": b"2", "new/file": b"3" * 100}
+    assert world.sync().counts["bytes"] == 0
+    world.check()
+    world.quiet()
 
 
 def test_what_somebody_else_puts_there_is_not_taken_for_ours(tmp_path: Path) -> None:
