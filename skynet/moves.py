@@ -41,7 +41,10 @@ def moved_directories(
             path
             for path, source in moves.items()
             if not _is_possible(path, source, moves, found)
-            or _is_spelled_otherwise(natural(moves, path), spelled)
+            or any(
+                _is_spelled_otherwise(natural(moves, place), spelled)
+                for place in (path, *ancestors(path))
+            )
         }
         wrong |= _with_doubts(findings, found, moves, is_doubtful) if not wrong else set()
         if not wrong:
