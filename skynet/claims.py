@@ -1,9 +1,9 @@
 """Claims: what is about to be made on the remote, and is not recorded there yet.
 
-If a cycle breaks off, the next audit finds things that the manifest does not know. Those that are
-as they were claimed are ours, also if they are gone here meanwhile; everything else there is
-somebody else's. The claims are a file of edits, of which each group is written before the
-operations that it comes from are begun. They are hints: without them the same things are foreign.
+If a cycle breaks off, an audit cannot tell what it had done by then: whose a thing is that the
+manifest does not know, or which of several files that look alike has a name now. The claims say
+what may be where. They are a file of edits, of which each group is written before the operations
+that it comes from are begun. They are hints: without them what is unknown is foreign.
 
     group   4 length | 4 CRC-32 of what follows | the edits
 """
@@ -14,8 +14,9 @@ import errno
 import os
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
+from math import inf
 from pathlib import Path
 from zlib import crc32
 
@@ -25,10 +26,11 @@ from skynet import statefile
 from skynet.errors import UsageError
 from skynet.manifest_codec import entry_fault, path_fault
 from skynet.monitor import Monitor, Notice
-from skynet.ops import Copy, Mkdir, Op, Rename, Upload, effect
+from skynet.ops import Copy, Mkdir, Op, Patch, Rename, Upload, effect
 from skynet.tree import Edit, Entry, Move, Put, ancestors
 
 MAX_FILE = 64 << 20  # bytes that are read
+MAX_TRAIL = 1000  # paths that something may have come by
 MAX_OUTDATED = 4 << 20  # bytes that are written before those that are recorded by now are left out
 
 _HEAD = struct.Struct(">II")
@@ -39,40 +41,48 @@ Recorded = Callable[[bytes], tuple[bytes, Entry] | None]  # path -> stat identit
 
 
 class Claimed:
-    """What earlier cycles were making when they broke off.
-
-    made: path -> what may have been put there. moved: path -> from where something may have come.
-    """
+    """What earlier cycles were making when they broke off: edits in the order they were begun."""
 
     def __init__(self, edits: Iterable[Edit] = ()) -> None:
-        self.made: Mapping[bytes, list[Entry]] = defaultdict(list)
-        self.moved: Mapping[bytes, list[bytes]] = defaultdict(list)
-        for edit in edits:
+        self._made: dict[bytes, list[Entry]] = defaultdict(list)
+        self._moved: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
+        for number, edit in enumerate(edits):
             if isinstance(edit, Put):
-                self.made[edit.path].append(edit.entry)
+                self._made[edit.path].append(edit.entry)
             elif isinstance(edit, Move):
-                self.moved[edit.path].append(edit.source)
+                self._moved[edit.path].append((number, edit.source))
 
     def __bool__(self) -> bool:
-        return bool(self.made or self.moved)
+        return bool(self._made or self._moved)
+
+    def concern(self, path: bytes) -> bool:
+        """Whether something else than is recorded may be at the path."""
+        return bool(self) and (
+            path in self._made or any(at in self._moved for at in (path, *ancestors(path)))
+        )
 
     def origins(self, path: bytes, recorded: Recorded) -> Iterator[tuple[bytes, Entry]]:
-        """What may be at a path: the identity that it had here, b"" if unknown, and the entry."""
-        seen = {path}
-        waiting = [path]
-        while waiting:
-            path = waiting.pop()
-            row = recorded(path)
-            if row is not None:
-                yield row
-            for entry in self.made.get(path, ()):
-                yield b"", entry
+        """What may be at a path: the identity that it had here, b"" if unknown, and the entry.
+
+        The content of what was made is unknown.
+        """
+        seen: dict[bytes, float] = {}
+        waiting = [(path, inf)]
+        while waiting and len(seen) < MAX_TRAIL:
+            path, before = waiting.pop()
+            if path not in seen:
+                row = recorded(path)
+                if row is not None:
+                    yield row
+                for entry in self._made.get(path, ()):
+                    yield b"", entry
+            if seen.get(path, -1) >= before:
+                continue
+            seen[path] = before
             for directory in (path, *ancestors(path)):
-                for source in self.moved.get(directory, ()):
-                    before = source + path[len(directory) :]
-                    if before not in seen:
-                        seen.add(before)
-                        waiting.append(before)
+                for number, source in self._moved.get(directory, ()):
+                    if number < before:  # what came here by a later move has been moved since
+                        waiting.append((source + path[len(directory) :], number))
 
 
 NOTHING_CLAIMED = Claimed()
@@ -84,32 +94,39 @@ class Claims:
     def __init__(self, path: Path | None, monitor: Monitor) -> None:
         self._path = path
         self._monitor = monitor
-        self._left: list[Edit] | None = None  # by earlier cycles, once they are read
+        self._left: list[Edit] | None = None  # by earlier cycles; None if the file must be read
         self._file: FileIO | None = None
         self._written = 0
+        self._is_torn = False  # the file ends in a group that is not whole
+        self._is_told = False
 
     def left(self) -> Claimed:
         """Those of cycles that broke off."""
-        self._left = list(_read(self._path)) if self._path is not None else []
-        return Claimed(self._left)
+        if self._path is None:
+            return NOTHING_CLAIMED
+        return Claimed(self._look(self._path))
 
     def add(self, ops: Iterable[Op]) -> None:
         """Claim what these make, before they are begun."""
-        edits = [effect(op) for op in ops if _makes(op)]
+        edits = list(_edits(ops))
         if edits:
             self._use(lambda path: self._append(path, edits))
 
     def renew(self, unrecorded: Callable[[], Iterable[Op]]) -> None:
         """Leave out what is recorded by now, if the file has become large."""
         if self._written >= MAX_OUTDATED:
-            edits = [effect(op) for op in unrecorded() if _makes(op)]
-            self._use(lambda path: self._rewrite(path, edits))
+            self._use(lambda path: self._rewrite(path, _edits(unrecorded())))
 
-    def end(self, *, audited: bool) -> None:
-        """All that a cycle made is recorded; what earlier ones made too, if it had an audit."""
-        if audited:
+    def break_off(self) -> None:
+        """The cycle ends here; what it claimed is left for the next."""
+        self._left = None
+        self.close()
+
+    def end(self, *, left_too: bool) -> None:
+        """All that the cycle made is recorded; and what earlier ones had left, if that was seen."""
+        if left_too:
             self._left = []
-        self._use(lambda path: self._rewrite(path, []))
+        self._use(lambda path: self._rewrite(path, ()))
 
     def close(self) -> None:
         """Close the file; what is in it stays."""
@@ -125,32 +142,43 @@ class Claims:
         try:
             work(self._path)
         except OSError as error:
-            self._path = None  # whoever is told, has been
-            self._monitor(
-                Notice(
-                    "claims-unwritable",
-                    "What is about to be made on the remote cannot be noted here "
-                    f"({error.strerror}). If this run breaks off, and some of that is deleted here "
-                    "before the next run, it is taken for somebody else's.",
+            self.break_off()
+            if not self._is_told:
+                self._is_told = True
+                self._monitor(
+                    Notice(
+                        "claims-unwritable",
+                        "What is about to be made on the remote cannot be noted here "
+                        f"({error.strerror}). If this run breaks off, and some of that is deleted "
+                        "here before the next run, it is taken for somebody else's.",
+                    )
                 )
-            )
 
     def _append(self, path: Path, edits: list[Edit]) -> None:
         if self._file is None:
             if self._left is None:
-                self.left()
+                self._look(path)
+            if self._is_torn:  # nothing that follows would be read
+                self._rewrite(path, ())
             self._file = FileIO(os.open(path, _APPEND, 0o600), "a")
         group = _group(edits)
         if self._file.write(group) < len(group):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._written += len(group)
 
-    def _rewrite(self, path: Path, edits: list[Edit]) -> None:
+    def _rewrite(self, path: Path, edits: Iterable[Edit]) -> None:
         self.close()
-        if self._left or edits:
-            statefile.replace(path, _group([*(self._left or ()), *edits]))
+        left = self._look(path) if self._left is None else self._left
+        if wanted := [*left, *edits]:
+            statefile.replace(path, _group(wanted))
         else:
             path.unlink(missing_ok=True)
+        self._is_torn = False
+
+    def _look(self, path: Path) -> list[Edit]:
+        self._left, is_whole = _read(path)
+        self._is_torn = not is_whole
+        return self._left
 
 
 _APPEND = (
@@ -162,13 +190,16 @@ _APPEND = (
 )
 
 
-def _makes(op: Op) -> bool:
-    """Whether something is at the path then of which the manifest knows nothing."""
-    if isinstance(op, Upload):
-        return op.replaces is None or op.foreign
-    if isinstance(op, Copy):
-        return op.replaces is None
-    return isinstance(op, Mkdir | Rename)
+def _edits(ops: Iterable[Op]) -> Iterator[Edit]:
+    """What operations put somewhere, but for what takes the place of something foreign.
+
+    If that looks like it, nothing tells the two apart afterwards.
+    """
+    for op in ops:
+        if isinstance(op, Rename):
+            yield effect(op)
+        elif isinstance(op, Mkdir | Upload | Patch | Copy) and not getattr(op, "foreign", False):
+            yield Put(op.path, msgspec.structs.replace(op.entry, digest=b""))
 
 
 def _group(edits: list[Edit]) -> bytes:
@@ -176,21 +207,25 @@ def _group(edits: list[Edit]) -> bytes:
     return _HEAD.pack(len(data), crc32(data)) + data
 
 
-def _read(path: Path) -> Iterator[Edit]:
-    """The edits of all groups up to one that is not whole."""
+def _read(path: Path) -> tuple[list[Edit], bool]:
+    """The edits of all groups up to one that is not whole; whether there is none such."""
+    edits: list[Edit] = []
     try:
         data = statefile.read(path, MAX_FILE)
     except UsageError:
-        return
+        return edits, False
+    if data is None:
+        return edits, not os.path.lexists(path)
     at = 0
-    while data is not None and at + _HEAD.size <= len(data):
+    while at + _HEAD.size <= len(data):
         length, check = _HEAD.unpack_from(data, at)
         at += _HEAD.size
         group = data[at : at + length]
         if len(group) < length or crc32(group) != check:
-            return
-        yield from _checked(group)
+            return edits, False
+        edits += _checked(group)
         at += length
+    return edits, at == len(data)
 
 
 def _checked(group: bytes) -> Iterator[Edit]:

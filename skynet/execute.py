@@ -94,7 +94,6 @@ class Execution:
         )
         self._own_up(applied.problems)
         self._tidy()
-        session.memory.claims.end(audited=self._audited)
         lease.has_begun = False
         return applied
 

@@ -176,7 +176,7 @@ def _mass_delete(plan: Plan, around: Circumstances) -> _Reason | None:
     deleted = _deleted(plan, foreign=False)
     before = around.deleted_lately
     count, entries = len(deleted) + before, around.entries + before
-    share = count / entries if entries else 0.0
+    share = count / entries if entries else 1.0
     if not deleted or (count <= around.max_entries and share <= around.max_fraction):
         return None
     earlier = f", after {before} within the last hour" if before else ""

@@ -1,15 +1,17 @@
 """What a broken run made or moved and did not record: whose it is, so that it goes on from there.
 
-An audit finds it as something unknown. What was about to be made is known from the claims. Should
-they be lost: a parked thing has a name made from where it was (shuffle.parking_place), a directory
-that had reached its place by then is told by its identity, and on a remote that ignores case the
-name tells what has got another case meanwhile, whoever did that.
+An audit finds it as something unknown, or takes it for what was there before and looks the same.
+The claims say what may be where. Should they be lost, as by a power cut: a parked thing has a name
+made from where it was (shuffle.parking_place), a directory that had reached its place by then is
+told by its identity, and on a remote that ignores case the name tells what has got another case
+meanwhile, whoever did that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from skynet.audit import actual
 from skynet.claims import Claimed, Recorded
@@ -17,7 +19,9 @@ from skynet.findings import Finding, holds_wanted
 from skynet.remote import Facts
 from skynet.rules import folded, is_parked
 from skynet.shuffle import parking_place, relocated
-from skynet.tree import DIR, Entry
+from skynet.tree import DIR, FILE, Entry
+
+Row = tuple[bytes, Entry]  # stat identity and entry, as the index has them
 
 
 def reclaimed(
@@ -29,33 +33,59 @@ def reclaimed(
         return list(findings), []
     result, ours = [], []
     for f in findings:
-        row = None
-        if f.foreign and f.remote is not None:
-            row = _as_it_was(f.path, f.remote, origins, recorded, facts, claimed)
-        # What is right already is adopted; as ours, of unknown content, it would be sent again.
-        if row is not None and (row[1].digest or not holds_wanted(f)):
-            f = Finding(f.path, row[1], f.local, here=f.here, known=row[0])
-            ours.append(f.path)
+        if f.remote is not None:
+            maybe = claimed.origins(f.path, recorded) if claimed.concern(f.path) else ()
+            moved = recorded(origins[f.path]) if f.path in origins else None
+            if not f.foreign:
+                f = _told_apart(f, maybe, facts)
+            elif row := _ours(f, moved, maybe, facts):
+                f = Finding(f.path, row[1], f.local, here=f.here, known=row[0])
+                ours.append(f.path)
         result.append(f)
     return result, ours
 
 
-def _as_it_was(
-    path: bytes,
-    seen: Entry,
-    origins: dict[bytes, bytes],
-    recorded: Recorded,
-    facts: Facts,
-    claimed: Claimed,
-) -> tuple[bytes, Entry] | None:
-    """The stat identity and the entry of what is at a path now, if it is as it was or should be."""
-    row = recorded(origins[path]) if path in origins else None
-    for known, entry in chain([row] if row else [], claimed.origins(path, recorded)):
-        found = actual(entry, seen, facts)
-        # A directory has another mode than in the end as long as it is being filled.
-        if found is entry or (found is not None and found.kind == entry.kind == DIR):
-            return known, found
-    return None
+def _ours(finding: Finding, moved: Row | None, maybe: Iterable[Row], facts: Facts) -> Row | None:
+    """What is at a path that the manifest does not know; None if that may be somebody else's.
+
+    moved: what signs other than claims say. maybe: what may be there by the claims.
+    """
+    seen = finding.remote
+    assert seen is not None
+    if moved is not None and actual(moved[1], seen, facts) is moved[1]:
+        return moved
+    if seen.kind == FILE and not facts.keeps_times:
+        return None  # its size alone tells too little
+    if seen.kind == DIR:  # which has another mode than in the end as long as it is being filled
+        return next(((known, seen) for known, entry in maybe if entry.kind == DIR), None)
+    rows = _alike(maybe, seen, facts)
+    if not rows:
+        return None
+    known, entry = rows[0]
+    if len({entry.digest for _, entry in rows}) > 1:
+        known, entry = b"", _unread(entry)
+    # What is right already is adopted; as ours, of unknown content, it would be sent again.
+    return (known, entry) if entry.digest or not holds_wanted(finding) else None
+
+
+def _told_apart(finding: Finding, maybe: Iterable[Row], facts: Facts) -> Finding:
+    """A file of ours where another may be by now that looks like it."""
+    seen = finding.remote
+    assert seen is not None
+    rows = _alike(maybe, seen, facts) if seen.kind == FILE else []
+    digests = {entry.digest for _, entry in rows}
+    if digests <= {seen.digest}:
+        return finding
+    known, entry = rows[0] if len(digests) == 1 else (b"", _unread(seen))
+    return msgspec.structs.replace(finding, remote=entry, known=known, stale=True)
+
+
+def _alike(rows: Iterable[Row], seen: Entry, facts: Facts) -> list[Row]:
+    return [row for row in rows if actual(row[1], seen, facts) is row[1]]
+
+
+def _unread(entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, digest=b"")
 
 
 def _origins(findings: Sequence[Finding], facts: Facts) -> dict[bytes, bytes]:

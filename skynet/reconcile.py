@@ -78,8 +78,12 @@ def _run_with(
 
 def run_in(session: Session, request: Request) -> Report:
     """One cycle of a session. It ends the session where it raises."""
-    report = _Cycle(session, request).run()
+    cycle = _Cycle(session, request)
+    report = cycle.run()
     session.ledger.end_doubts()
+    if not request.dry_run:
+        is_complete = report.outcome in ("in-sync", "changed") and not report.unsettled
+        session.memory.claims.end(left_too=cycle.saw_all and is_complete)
     return report
 
 
@@ -104,6 +108,11 @@ class _Cycle:
             return self._carry_out(self._recall(self.request.saved), self.request.saved.plan)
         found = self._survey(self.branch, audit=self.audit)
         return self._carry_out(found, self._plan(found))
+
+    @property
+    def saw_all(self) -> bool:
+        """Whether all of the remote was looked at."""
+        return self.audit and self.request.saved is None
 
     def _plan(self, found: Survey) -> Plan:
         self.around.monitor(Stage("reading what may have moved or changed"))
@@ -138,7 +147,7 @@ class _Cycle:
             self.session,
             found,
             audited=self.audit,
-            expires_trash=self.audit and self.request.saved is None,
+            expires_trash=self.saw_all,
         )
         applied = execution.run(wanted, self._joins(execution, found))
         if applied is None:
@@ -203,7 +212,7 @@ class _Cycle:
         since = self._minute() - MINUTES_COUNTED
         return Circumstances(
             # Counting reads the whole index, and only deletes are compared with it.
-            entries=index.count() if _removals(plan.counts()) else 0,
+            entries=index.count() + len(found.reclaimed) if _removals(plan.counts()) else 0,
             found=0 if self.root.is_empty() else max(1, found.entries),
             root_changed=index.root is not None and index.root != self.root.identity,
             owner=self.ledger.owner,

@@ -117,6 +117,7 @@ class Session:
         Then it tells the next session to look at what the remote really holds.
         """
         self._tokens[self._token] = self.lease.has_begun
+        self.memory.claims.break_off()
         if self.lease.is_held and not self.lease.has_begun:
             # The error that ends the session is what matters; a lease that stays is taken over.
             with contextlib.suppress(SkynetError):
