@@ -80,6 +80,7 @@ def apply(
     monitor: Monitor,
     deltas: Mapping[bytes, Delta] | None = None,
     more: More | None = None,
+    applied: Applied | None = None,
 ) -> Applied:
     """Carry out `plan`. Errors of the link or of the whole remote end it and are raised.
 
@@ -87,9 +88,11 @@ def apply(
     ready meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
     an error is committed where the remote still allows it. `claims` gets what is about to be made.
     Large uploads go on from what `intents` has of them. deltas: of what is patched, by path. more:
-    see there.
+    see there. applied: is filled and returned; it holds what was done also if an error is raised.
     """
     run = _Run(plan, remote, root, claims, intents, get_ready, commit, clock, monitor, deltas or {})
+    run.applied = applied or run.applied
+    run.applied.problems += plan.problems
     try:
         run.begin_ready()
         first = remote.wait(0)
@@ -151,7 +154,7 @@ class _Run:
         self._is_urgent = False  # a directory has moved: until that is recorded, much is unknown
         self._total_bytes = plan.counts()["bytes"]
         self._bytes_before = _bytes_there(remote)
-        self.applied = Applied(problems=list(plan.problems))
+        self.applied = Applied()
 
     def is_unfinished(self) -> bool:
         return self._ended < len(self._ops)
@@ -343,9 +346,9 @@ class _Run:
         self._intents.note(self._remote.unfinished())
         if not self._can_commit:
             return
-        for outcome in self._remote.wait(0):
-            if outcome.error is None:
-                self._uncommitted.append(outcome)
+        acknowledged = [outcome for outcome in self._remote.wait(0) if outcome.error is None]
+        self.applied.done.update(tally(outcome.op for outcome in acknowledged))
+        self._uncommitted += acknowledged
         try:
             self.commit_now()
         except SkynetError:

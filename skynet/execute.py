@@ -52,6 +52,7 @@ class Execution:
         self._found = found
         self._audited = audited
         self._expires_trash = expires_trash
+        self.applied = Applied()  # so far, also if an error is raised
 
     def run(self, plan: Plan, more: More | None = None) -> Applied | None:
         """Carry it out; None if it must be made again, with an audit."""
@@ -78,7 +79,7 @@ class Execution:
         lease.has_begun = True
         ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
-        applied = apply(
+        apply(
             plan,
             self._remote,
             session.root,
@@ -91,11 +92,12 @@ class Execution:
             clock=session.around.clock,
             monitor=session.around.monitor,
             more=more,
+            applied=self.applied,
         )
-        self._own_up(applied.problems)
+        self._own_up(self.applied.problems)
         self._tidy()
         lease.has_begun = False
-        return applied
+        return self.applied
 
     def _beat(self) -> None:
         self._session.around.check()

@@ -149,7 +149,10 @@ class _Cycle:
             audited=self.audit,
             expires_trash=self.saw_all,
         )
-        applied = execution.run(wanted, self._joins(execution, found))
+        try:
+            applied = execution.run(wanted, self._joins(execution, found))
+        finally:  # a link that breaks each time must not let more and more be deleted
+            self._count_deletes(execution.applied)
         if applied is None:
             self._audit_all()
             return self.run()
@@ -221,7 +224,7 @@ class _Cycle:
             max_entries=limits.entries,
             deleted_lately=self.request.held_deletes
             + deletes
-            + sum(count for minute, count in index.deletes if minute > since),
+            + sum(count for minute, count in index.deletes if since < minute <= self._minute()),
         )
 
     def _minute(self) -> int:
@@ -289,7 +292,6 @@ class _Cycle:
             outcome = "held"
         else:
             self._pin_root()
-        self._count_deletes(applied)
         whole = Plan([*plan.ops, *self.joined], [*plan.needs, *([()] * len(self.joined))])
         return Report(
             outcome,
@@ -309,7 +311,7 @@ class _Cycle:
         if deleted <= 0:
             return
         minute, index = self._minute(), self.ledger.index
-        counts = Counter({at: n for at, n in index.deletes if at > minute - MINUTES_COUNTED})
+        counts = Counter({at: n for at, n in index.deletes if 0 <= minute - at < MINUTES_COUNTED})
         counts[minute] += deleted
         index.deletes = sorted(counts.items())
 
@@ -319,7 +321,8 @@ class _Cycle:
         return [(join(directory, name), index.unpack(row[1])) for name, row in rows]
 
     def _pin_root(self) -> None:
-        if self.ledger.index.root != self.root.identity:
+        """Take the source for the right one, after all of it was looked at and nothing is held."""
+        if self.branch.deep and self.ledger.index.root != self.root.identity:
             self.ledger.index.root = self.root.identity
 
     # Saved plans.

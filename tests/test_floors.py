@@ -118,6 +118,7 @@ FOREIGN = {
         *("lease", "ledger", "remote.verbs", "remote.send", "remote.copies"),
         *(
             "claims",
+            "parked",
             "index",
             "intents",
             "journal",

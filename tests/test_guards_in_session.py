@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skynet.config import MaxDelete
+from skynet.errors import SkynetError
 from skynet.guard import Circumstances, hazards, unquestioned
 from skynet.ops import Delete, Op, Plan, Rmdir, SetMeta, Upload, effect, replay
 from skynet.plan import Policy, make_plan
 from skynet.reconcile import MINUTES_COUNTED, NANOSECONDS_A_MINUTE
 from skynet.rules import is_parked
 from skynet.tree import Tree, edit, is_valid
+from tests.support.faults import Act, no_fault, nth
 from tests.support.sessions import Arriving, sitting
 from tests.support.world import World
 from tests.support.worlds import World as Trees
@@ -178,6 +180,43 @@ def test_a_held_cycle_pins_no_new_root_and_counts_no_deletes(world: World) -> No
         assert index.root == (1, 2)
         assert index.deletes == []
     assert world.files()["new"] == b"new"
+
+
+def test_a_cycle_that_looks_at_a_part_pins_no_new_root(world: World) -> None:
+    with sitting(world) as held:
+        index = held.session.memory.index
+        index.root = (1, 2)
+        world.put({"new": b"new"})
+        assert held.cycle(marks={b"new": False}).outcome == "changed"
+        held.quiet(marks={b"a": False})
+        assert index.root == (1, 2)
+        held.quiet()
+        assert index.root != (1, 2)
+
+
+def test_deletes_count_also_where_the_link_breaks(world: World) -> None:
+    world.put(gone(*range(3)))
+    world.fault = nth("WRITE", 1, Act.CUT_BEFORE)  # the record; the first is the lease
+    with pytest.raises(SkynetError):
+        world.sync(max_delete=FEW)
+    world.fault = no_fault
+    assert "many/002" not in world.files()
+    world.put(gone(10, 11))
+    report = world.sync(max_delete=FEW)
+    assert [hazard.code for hazard in report.hazards] == ["mass-delete"]
+
+
+def test_deletes_of_a_clock_that_ran_ahead_do_not_count_for_ever(world: World) -> None:
+    with sitting(world, max_delete=FEW) as drops:
+        world.ahead_ns += 1000 * HOUR
+        world.put(gone(*range(4)))
+        assert drops.cycle().outcome == "changed"
+        world.ahead_ns -= 1000 * HOUR
+        for number in range(4, 8):
+            world.put(gone(number))
+            assert drops.cycle().outcome == "changed"
+        world.put(gone(8))
+        assert drops.cycle().outcome == "held"
 
 
 def test_a_wipe_that_comes_in_drops_is_held(world: World) -> None:
