@@ -102,10 +102,15 @@ class Agenda:
         kept = {} if was_whole else self._again
         kept = {path: at for path, at in kept.items() if not is_covered(path, self.taken)}
         rests = {path: self.settles_at(path, 0.0) for path in unsettled}
-        self._again = _crowds_as_one({**kept, **later, **rests})
+
+        def is_dealt_with(path: bytes) -> bool:
+            return path not in rests and (was_whole or is_covered(path, self.taken))
+
         with self._lock:
             for path in self.taken.keys() - rests.keys():
                 self._settling.tried(path, now)
+            going_on = self._settling.end_waits(now, is_dealt_with)
+        self._again = _crowds_as_one({**kept, **going_on, **later, **rests})
         self._journal.settle(self._upto, [Mark(path, deep) for path, deep in self._rest.items()])
         self._upto, self._rest = 0, {}
 

@@ -57,14 +57,17 @@ class Docket:
         is_unsettled: Callable[[bytes, int], bool],
         arrivals: Arrivals,
     ) -> Request:
-        """What to ask of the next cycle; marks: None for everything."""
-        is_whole = marks is None
+        """What to ask of the next cycle; marks: None for everything.
+
+        Marks of everything, as polling makes them, are no less than a scan.
+        """
+        is_whole = marks is None or marks.get(b"", False)
         if is_whole:
             self._is_wanted = False
         return Request(
             audit=is_whole and self._clock() >= self._audit_at,
             approve=self._approved if is_whole else "",
-            marks=marks,
+            marks=None if is_whole else marks,
             is_unsettled=is_unsettled,
             goes_on=True,
             held_deletes=0 if is_whole else len(self._held),

@@ -16,7 +16,7 @@ class Mark(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """A mark as it was seen. done: the file was closed after writing, or moved here as it is."""
+    """A mark as it was seen. done: no more is to come; it was closed after writing, or moved."""
 
     mark: Mark
     done: bool = False

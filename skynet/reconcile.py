@@ -222,7 +222,7 @@ class _Cycle:
             ask_foreign=self.mirror.foreign == "ask",
             max_fraction=limits.fraction,
             max_entries=limits.entries,
-            deleted_lately=self.request.held_deletes
+            deleted_lately=(0 if self.branch.deep else self.request.held_deletes)
             + deletes
             + sum(count for minute, count in index.deletes if since < minute <= self._minute()),
         )

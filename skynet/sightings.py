@@ -21,6 +21,7 @@ from skynet.rules import IGNORE_FILE, is_reserved
 Event = FileSystemEvent
 
 ITSELF = frozenset({EVENT_TYPE_ATTRIB, EVENT_TYPE_MODIFIED})  # and nothing below it
+DONE = frozenset({EVENT_TYPE_CLOSED, EVENT_TYPE_MOVED})  # nothing more is to come of it
 # Windows does not tell what it was that is gone.
 KNOWS_THE_DEAD = sys.platform != "win32"
 
@@ -42,10 +43,11 @@ class Sightings:
         deep = is_dir and event.event_type not in ITSELF
         if event.event_type == EVENT_TYPE_DELETED and not KNOWS_THE_DEAD:
             deep = True
-        moved = event.event_type == EVENT_TYPE_MOVED
+        # Both ends of a move are due together: a cycle that sees but one of them takes it for new.
+        done = event.event_type in DONE and not is_dir
         seen = [
-            self._sight(event.src_path, is_dir, deep, event.event_type == EVENT_TYPE_CLOSED),
-            self._sight(event.dest_path, is_dir, deep, moved and not is_dir),
+            self._sight(event.src_path, is_dir, deep, done),
+            self._sight(event.dest_path, is_dir, deep, done),
         ]
         return [sight for sight in seen if sight is not None]
 

@@ -39,7 +39,8 @@ def identity(source: bytes) -> tuple[int, int] | None:
 class Vigil:
     """Watches `source` from `start` to `stop`; `send` gets Sights, from any thread.
 
-    The methods are for one thread. `canary` is the directory of the canary, made here.
+    The methods are for one thread. `canary` is the directory of the canary in the state directory;
+    it is made here.
     """
 
     def __init__(
@@ -56,9 +57,12 @@ class Vigil:
         self._overflowed = False
         self._broken: Notice | None = None
 
+    def make_canary(self) -> None:
+        """Make what `start` needs. Raises OSError, which says nothing about watching."""
+        self._canary.make()
+
     def start(self) -> None:
         """Return when everything is watched that can be. Raises OSError; then `stop` it."""
-        self._canary.make()
         self._lookout.start()
 
     def stop(self) -> Notice | None:
@@ -134,8 +138,10 @@ class Canary:
         self._quiet_since = 0.0
 
     def make(self) -> None:
-        """Make the directory, for this user only, and the file. Raises OSError."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the directories, for this user only, and the file. Raises OSError."""
+        for each in (*reversed(self._directory.parents), self._directory):
+            if not each.is_dir():  # the state directory may be gone; `parents` would show it to all
+                each.mkdir(mode=0o700, exist_ok=True)
         self._file.touch(mode=0o600)
 
     def sing(self) -> None:

@@ -79,11 +79,8 @@ class Watcher:
         if self._mode == "off":
             return
         self._poll_at = now + self._poll_seconds
-        kind = network_kind(os.path.realpath(self._source), read_mounts())
         if self._mode == "poll":
             self._how = "poll"
-        elif kind and self._mode == "auto":
-            self._how = f"poll: a network file system ({kind})"
         else:
             self._open(now)
 
@@ -134,9 +131,10 @@ class Watcher:
         """Open a vigil when it is time to, and tell EVERYTHING when it is time to."""
         if self._limit is not None and self._limit.is_raised():
             self._open_at = now
+        was_missing = self._is_missing
         opened = now >= self._open_at and self._open(now)
         polls = self._mode != "native" and not self._is_missing
-        if opened or (polls and now >= self._poll_at):
+        if opened or (polls and (was_missing or now >= self._poll_at)):
             self._tell_everything(now)
 
     def _open(self, now: float) -> bool:
@@ -145,17 +143,29 @@ class Watcher:
             self._wait_for_root(now)
             return False
         self._is_missing, self._limit = False, None
+        kind = network_kind(os.path.realpath(self._source), read_mounts())
+        if kind and self._mode == "auto":
+            self._open_at, self._how = math.inf, f"poll: a network file system ({kind})"
+            return False
         self._vigil = vigil = Vigil(self._source, self._hides, self._canary, self._send)
         self._refusals, self._opened_at, self._how = 0, now, "native"
         try:
+            vigil.make_canary()
+        except OSError as error:  # a full disk says what the system's limit of watches says
+            self._cannot_begin(_no_canary(error), now)
+            return False
+        try:
             vigil.start()
         except OSError as error:
-            self._close(now)
-            self._put_off("watching cannot begin", _failure(error, 1), now)
+            self._cannot_begin(_failure(error, 1), now)
             if self._mode == "auto" and error.errno == errno.ENOSPC:
                 self._wait_for_limit(error)
             return False
         return not self._is_short(vigil, now)
+
+    def _cannot_begin(self, trouble: Notice, now: float) -> None:
+        self._close(now)
+        self._put_off("watching cannot begin", trouble, now)
 
     def _close(self, now: float) -> None:
         vigil, self._vigil = self._vigil, None
@@ -215,6 +225,14 @@ class Watcher:
             self._tell(sights)
         except Exception as error:  # noqa: BLE001 - told by the next check
             self._unheard = error
+
+
+def _no_canary(error: OSError) -> Notice:
+    return Notice(
+        "watch-canary",
+        f"A file that watching needs cannot be made in the state directory: {error.strerror}. "
+        "It is tried again.",
+    )
 
 
 def _failure(error: OSError, count: int) -> Notice:

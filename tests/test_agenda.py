@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -199,6 +200,29 @@ def test_a_file_that_never_rests_is_taken_once_in_settle_max(desk: Desk) -> None
         if due is not None and due <= desk.now:
             taken.append(desk.cycle())
     assert len(taken) == 2
+
+
+def test_a_file_that_never_rests_and_is_not_told_of_is_taken_once_in_settle_max(
+    desk: Desk,
+) -> None:
+    """As with polling: everything is marked now and then, and only its age tells of the file."""
+    sent = []
+    for tenth in range(1200):  # two minutes
+        if tenth % 300 == 0:
+            desk.see(b"", deep=True)
+        due = desk.agenda.next_due()
+        if due is not None and due <= desk.now:
+            desk.begin()
+            if desk.agenda.is_unsettled(b"a", 0.1):
+                desk.settle(frozenset(), b"a")
+            else:
+                sent.append(desk.now)
+                desk.settle()
+        desk.now += 0.1
+    waits = [later - sooner for sooner, later in pairwise([1000.0, *sent])]
+    assert waits == pytest.approx([SETTLE_MAX] * 5, abs=0.2)
+    desk.drain()
+    assert not desk.agenda.is_unsettled(b"a", SETTLE)
 
 
 def test_a_problem_waits_and_a_change_of_it_does_not(desk: Desk) -> None:

@@ -73,6 +73,28 @@ def test_a_look_at_marks_neither_audits_nor_puts_off_the_scan(desk: Desk) -> Non
     assert desk.is_due
 
 
+@given(st.dictionaries(st.sampled_from(PATHS), st.booleans(), max_size=4))
+def test_marks_that_cover_the_root_ask_for_what_a_scan_does(some: dict[bytes, bool]) -> None:
+    desk = Desk()
+    desk.cycle(None, deleted=[b"a", b"b"])
+    desk.docket.scan_now(approved="hash", audited=True)
+    whole, scan = (desk.ask(marked) for marked in ({**some, b"": True}, None))
+    for name in ("audit", "approve", "marks", "held_deletes"):
+        assert getattr(whole, name) == getattr(scan, name)
+    assert scan.audit
+
+
+def test_where_everything_is_marked_all_the_time_audits_come_as_often_as_ever(desk: Desk) -> None:
+    audits = []
+    while desk.now < 1000.0 + 5 * AUDIT:  # polled every minute
+        marked = None if desk.is_due else {b"": True}
+        if desk.ask(marked).audit:
+            audits.append(desk.now)
+        desk.cycle(marked)
+        desk.now += 60.0
+    assert audits == [1000.0 + nth * AUDIT for nth in range(5)]
+
+
 def test_a_cycle_that_failed_leaves_all_as_it_was(desk: Desk) -> None:
     desk.docket.scan_now(approved="hash")
     assert desk.ask().approve == "hash"

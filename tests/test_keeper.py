@@ -14,7 +14,7 @@ import pytest
 from skynet import keeper as room
 from skynet.cycle import Report, Request
 from skynet.errors import AuthError, ConnectError, LinkLost, RequestError
-from skynet.marks import Mark, Sight
+from skynet.marks import EVERYTHING, Mark, Sight
 from skynet.reconcile import run_in
 from skynet.session import Session
 from tests.support.keepers import TREE, House, Line
@@ -67,6 +67,28 @@ def test_it_scans_from_time_to_time_and_audits_more_rarely(tmp_path: Path) -> No
     house.run(1150.0)
     house.check()
     assert len(house.done("walk")) == 2
+
+
+def test_it_audits_as_often_where_everything_is_polled(tmp_path: Path) -> None:
+    house = House(tmp_path, scan_interval=100.0, audit_interval=1000.0)
+    house.put(TREE, tell=False)
+    for minute in range(1, 50):
+        house.at(60.0 * minute, lambda: house.tell(Sight(EVERYTHING)))
+    house.at(300.0, lambda: house.data.pop(b"d/b") and house.tree.pop(b"d/b"))
+    house.run(2100.0)
+    house.check()
+    assert len(house.done("walk")) == 3
+
+
+def test_a_file_that_is_renamed_is_not_sent_again(tmp_path: Path) -> None:
+    house = House(tmp_path, complete_sync=True)
+    house.put(TREE, tell=False)
+    house.at(10.0, house.calls.clear)
+    house.at(10.0, lambda: house.move("a", "d/new"))
+    house.at(20.0, house.check)
+    house.run(30.0)
+    assert len(house.done("rename")) == 1
+    assert house.done("upload") == house.done("delete") == []
 
 
 def test_many_changes_at_once_are_one_cycle(house: House) -> None:
@@ -364,6 +386,21 @@ def test_a_file_that_is_being_written_waits_and_a_picture_beside_it_does_not(hou
     assert sent == [b"p"]
     assert house.done("upload").count(b"video") == 1
     house.check()
+
+
+@pytest.mark.parametrize("polls", [True, False])
+def test_a_file_that_is_always_written_is_sent_once_in_settle_max_without_events(
+    tmp_path: Path, polls: bool
+) -> None:
+    house = House(tmp_path, settle=2.0, settle_max=10.0)
+    house.write("log", b"")
+    for second in range(200):
+        house.at(second, lambda second=second: house.write("log", b"x" * second))  # type: ignore[misc]  # a default binds second now
+        if polls and second % 60 == 0:
+            house.at(second, lambda: house.tell(Sight(EVERYTHING)))
+    house.run(220.0)
+    house.check()
+    assert 15 <= len(house.done("upload")) <= 20
 
 
 def test_a_path_with_a_problem_is_listed_looked_at_again_and_mended(house: House) -> None:

@@ -90,6 +90,36 @@ def test_of_an_unseen_file_its_age_tells(age: float, wait: float) -> None:
     assert new().due_by_age(PATH, 100.0, age) == 100.0 + wait
 
 
+@given(st.lists(st.floats(0.1, 1.9), min_size=1, max_size=60), st.floats(0.0, 1.9))
+def test_an_unseen_file_that_is_young_at_every_look_waits_no_longer_than_settle_max(
+    pauses: list[float], age: float
+) -> None:
+    settling, now = new(), 100.0
+    for pause in pauses:
+        due = settling.due_by_age(PATH, now, age)
+        assert due == pytest.approx(min(now + SETTLE - age, 100.0 + SETTLE_MAX))
+        now += pause
+
+
+def test_an_unseen_file_that_was_sent_young_is_looked_at_again_and_waits_again() -> None:
+    settling = new()
+    settling.due_by_age(PATH, 100.0, 0.5)
+    assert settling.end_waits(101.0, lambda path: path != PATH) == {}
+    assert settling.due_by_age(PATH, 125.0, 0.5) <= 125.0
+    assert settling.end_waits(130.0, lambda path: path == PATH) == {PATH: 130.0 + SETTLE}
+    assert settling.due_by_age(PATH, 149.0, 0.5) == 150.0
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_unseen_file_that_came_to_rest_or_is_gone_begins_another_wait(is_there: bool) -> None:
+    settling = new()
+    settling.due_by_age(PATH, 100.0, 0.5)
+    if is_there:
+        assert settling.due_by_age(PATH, 104.0, 3.0) == 104.0
+    assert settling.end_waits(125.0, lambda _: True) == {}
+    assert settling.due_by_age(PATH, 130.0, 0.0) == 132.0
+
+
 def test_what_was_seen_says_more_than_the_age() -> None:
     settling = new()
     settling.saw(PATH, 100.0, done=True)
@@ -104,3 +134,8 @@ def test_those_that_changed_longest_ago_are_forgotten_first(
     for number, path in enumerate([b"a", b"b", b"c", b"a", b"d"]):
         settling.saw(path, 100.0 + number, done=False)
     assert [path for path in (b"a", b"b", b"c", b"d") if settling.due(path) is None] == [b"b"]
+    settling = new()
+    for path in (b"a", b"b", b"c", b"d"):
+        settling.due_by_age(path, 100.0, 0.0)
+    dues = [settling.due_by_age(path, 119.0, 0.0) for path in (b"d", b"b", b"a")]
+    assert dues == [120.0, 120.0, 121.0]

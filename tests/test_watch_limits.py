@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from skynet.marks import EVERYTHING, Mark, Sight
+from skynet.vigil import Canary
 from skynet.watch import LONGEST_BACKOFF, POLL_SECONDS
 from skynet.watchable import Limit, advice
 from tests.support.watching import Post, posted, works
@@ -84,6 +85,30 @@ def test_at_the_limit_native_watches_what_it_can(
         assert post.watcher.how == "native: 1 directories are not watched"
         assert post.codes() == ["watch-limit"]
         post.check_after(POLL_SECONDS * 10)
+        assert works(post)
+
+
+@pytest.mark.parametrize("mode", ["auto", "native"])
+def test_a_full_disk_is_no_limit_and_is_tried_again(
+    mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_canary(canary: Canary) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with posted(tmp_path, mode) as post:
+        post.put(b"dir/file")
+        with monkeypatch.context() as full:
+            full.setattr(Canary, "make", refuse_canary)
+            post.watcher.start()
+            for _ in range(10):
+                post.check_after(20)
+        how = {"auto": "poll: watching cannot begin", "native": "off: watching cannot begin"}
+        assert post.watcher.how == how[mode]
+        assert set(post.codes()) == {"watch-canary"}
+        assert os.strerror(errno.ENOSPC) in post.notices[0].message
+        assert "sysctl" not in post.notices[0].message
+        post.check_after(LONGEST_BACKOFF)
+        assert post.watcher.how == "native"
         assert works(post)
 
 
@@ -217,6 +242,9 @@ def test_off_tells_nothing(tmp_path: Path) -> None:
         assert (post.watcher.how, post.sights, post.notices) == ("off", [], [])
 
 
+HOW_ON_NETWORK = {"auto": "poll: a network file system (nfs4)", "native": "native"}
+
+
 @pytest.mark.parametrize("mode", ["auto", "native"])
 def test_auto_polls_a_network_file_system(
     mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -226,5 +254,37 @@ def test_auto_polls_a_network_file_system(
     monkeypatch.setattr("skynet.watchable.MOUNTS", mounts)
     with posted(tmp_path, mode) as post:
         post.watcher.start()
-        how = {"auto": "poll: a network file system (nfs4)", "native": "native"}
-        assert post.watcher.how == how[mode]
+        assert post.watcher.how == HOW_ON_NETWORK[mode]
+
+
+def away_and_mounted(post: Post) -> None:
+    os.rename(post.root, post.root + b" old")
+    os.mkdir(post.root)
+
+
+def gone_and_mounted(post: Post) -> None:
+    os.rename(post.root, post.root + b" old")
+    post.check_after(3)
+    post.forget()
+    os.mkdir(post.root)
+
+
+@pytest.mark.parametrize("mount", [away_and_mounted, gone_and_mounted])
+def test_a_network_file_system_that_is_mounted_later_is_polled(
+    mount: Callable[[Post], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_bytes(b"")
+    monkeypatch.setattr("skynet.watchable.MOUNTS", mounts)
+    with posted(tmp_path) as post:
+        post.watcher.start()
+        assert post.watcher.how == "native"
+        mount(post)
+        mounts.write_bytes(b"36 35 0:46 / %s rw - nfs4 server:/ rw\n" % os.fsencode(tmp_path))
+        post.check_after(3)
+        assert post.watcher.how == HOW_ON_NETWORK["auto"]
+        assert EVERYTHING in post.marks
+        post.forget()
+        for _ in range(10):
+            post.check_after(POLL_SECONDS)
+        assert post.sights == [Sight(EVERYTHING)] * 10

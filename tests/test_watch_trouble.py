@@ -129,6 +129,15 @@ def test_a_canary_is_heard(post: Post) -> None:
     assert os.stat(post.canary).st_mode & 0o777 == 0o700
 
 
+def test_a_canary_that_is_made_again_is_for_this_user_only(post: Post) -> None:
+    shutil.rmtree(post.canary.parent.parent)
+    post.check_after(1)
+    post.check_after(LONGEST_BACKOFF)
+    assert post.watcher.how == "native"
+    for made in (post.canary, *list(post.canary.parents)[:2]):
+        assert os.stat(made).st_mode & 0o777 == 0o700
+
+
 def test_no_canary_while_there_is_news(post: Post) -> None:
     touched = os.stat(post.canary / "canary").st_mtime_ns
     for _ in range(10):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from watchdog.events import FileMovedEvent
 
 from skynet.config import Mirror, Target
 from skynet.control import COMMANDS
@@ -30,6 +31,7 @@ from skynet.logs import Level
 from skynet.marks import Mark, Sight
 from skynet.monitor import Connected, Event, Monitor, Stage
 from skynet.remote import Remote
+from skynet.sightings import Sightings
 from skynet.state import make_private
 from skynet.statefile import replace as put_file
 from skynet.status import Status, read_status
@@ -120,6 +122,19 @@ class House:
         put(os.fsencode(self.local), tree, time.time_ns() - SECOND)
         if tell:
             self.tell(*(Sight(Mark(os.fsencode(name), True)) for name in tree))
+
+    def move(self, old: str, new: str) -> None:
+        """Rename a file of the source; the watcher says so as it does."""
+        source, target = os.fsencode(self.local / old), os.fsencode(self.local / new)
+        os.rename(source, target)
+        sightings = Sightings(os.fsencode(self.local), lambda path, is_dir: False)
+        self.tell(*sightings.of(FileMovedEvent(source, target)))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the source now, by the house's clock, and tell nobody."""
+        path, now = self.local / name, self._wall_ns + int((self.now + self.slept) * SECOND)
+        path.write_bytes(content)
+        os.utime(path, ns=(now, now))
 
     def tell(self, *sights: Sight) -> None:
         self.keeper.agenda.saw(list(sights))

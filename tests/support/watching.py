@@ -22,7 +22,7 @@ class Post:
 
     def __init__(self, home: Path, mode: WatchMode, hidden: frozenset[bytes]) -> None:
         self.root = os.fsencode(home / "source")
-        self.canary = home / "state" / "canary"
+        self.canary = home / "states" / "state" / "canary"
         self.now = 1000.0
         self.notices: list[Notice] = []
         self.hurts: Exception | None = None  # what telling raises, once
