@@ -79,6 +79,14 @@ class Bulletin:
         if state != self._state:
             self._state, self._since, self._doing = state, self._now(), ""
             self._ahead = None
+            if state == State.PAUSED:  # nothing is tried, so nothing fails
+                self.offline, self.next_try = "", 0.0
+
+    def end(self, why: str) -> None:
+        """The mirror is not kept any more, although the daemon goes on."""
+        self.enter(State.STOPPING)
+        self.offline, self.server, self.next_try = why, "", 0.0
+        self.write(at_once=True)
 
     def event(self, event: Event) -> None:
         """Something that a cycle tells."""

@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Kept(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """Who wants to know of the daemon: that all keepers run, what they do as they live, the end."""
+    """Who wants to know of the daemon: that all keepers run, what they do as it lives, the end."""
 
     ready: Callable[[], object] = lambda: None
     alive: Callable[[Sequence[Status]], object] = lambda _statuses: None
@@ -60,8 +61,8 @@ def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> Ex
             thread.start()
         pulse.ready()
         while not stop.wait(LOOK_SECONDS) and any(thread.is_alive() for thread in threads):
-            if all(thread.is_alive() for thread in threads):
-                pulse.alive([keeper.status for keeper in keepers])
+            # One that has ended is told of elsewhere: the others are not to be killed for it.
+            pulse.alive([keeper.status for keeper in keepers])
         pulse.stopping()
         code = _end(keepers, threads, clock)
         return ExitCode.INTERRUPTED if stop.number == signal.SIGINT else code
@@ -75,8 +76,8 @@ def _end(
         keeper.stop()
     _join(threads, began + ABANDON_SECONDS, clock)
     for keeper, thread in zip(keepers, threads, strict=True):
-        if thread.is_alive():
-            keeper.abandon()
+        if thread.is_alive():  # each on a thread of its own: on a stalled link even this may wait
+            threading.Thread(target=keeper.abandon, name="abandon", daemon=True).start()
     _join(threads, began + END_SECONDS, clock)
     if any(keeper.has_failed for keeper in keepers):
         return ExitCode.PROBLEMS
@@ -88,26 +89,46 @@ def _join(threads: Sequence[threading.Thread], until: float, clock: Callable[[],
         thread.join(max(0.0, until - clock()))
 
 
-class _Stop(threading.Event):
-    """Set when the process is asked to end. number: of the signal that did."""
+class _Stop:
+    """Whether the process is asked to end. number: of the signal that did, 0 before.
 
-    number = 0
+    A signal may come while `wait` holds any lock, so `ask` takes none: an Event would.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._bell: SimpleQueue[None] = SimpleQueue()  # its `put` is made for signal handlers
+
+    def ask(self, number: int) -> None:
+        """Ask it to end."""
+        self.number = number
+        self._bell.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the process is asked to end, or for so long; whether it is."""
+        if not self.number:
+            with suppress(Empty):
+                self._bell.get(timeout=seconds)
+        return self.number != 0
 
 
 @contextmanager
 def _signals() -> Iterator[_Stop]:
-    """Where the signals arrive that ask the process to end; at a second one it is gone."""
+    """Where the signals arrive that ask the process to end; at a second one it is gone.
+
+    One that is ignored already stays so: nohup and its like mean it.
+    """
     stop = _Stop()
 
     def end(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.number:
             os._exit(128 + number)
-        stop.number = number
-        stop.set()
+        stop.ask(number)
 
     names = ("SIGTERM", "SIGINT", "SIGBREAK", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield stop
     finally:

@@ -15,6 +15,7 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -22,7 +23,8 @@ from diskcache import Cache, Disk, Timeout
 
 from skynet.errors import SkynetError
 
-MAX_FAILURES = 2  # in one run; what fails again after it was begun anew is left alone
+MAX_FAILURES = 2  # what fails again after it was begun anew is left alone
+FORGIVE_SECONDS = 3600.0  # so long, for a disk that is full now may have room later
 
 _SETTINGS = {
     "cull_limit": 0,
@@ -102,7 +104,8 @@ class _RawDisk(Disk):  # type: ignore[misc]  # diskcache has no types
 class Hints:
     """One database, in a directory of its own.
 
-    forgotten: told why it is begun anew. durable: what is written outlives a power cut.
+    forgotten: told why it is begun anew. durable: what is written outlives a power cut. clock:
+    monotonic seconds.
     """
 
     def __init__(
@@ -112,13 +115,16 @@ class Hints:
         forgotten: Callable[[Exception], None],
         *,
         durable: bool = False,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._directory = directory
         self._bounds = bounds
         self._forgotten = forgotten
         self._durable = durable
         self._cache: Cache | None = None
+        self._clock = clock
         self._failures = 0
+        self._failed_at = 0.0
 
     @property
     def exist(self) -> bool:
@@ -127,12 +133,15 @@ class Hints:
 
     def use(self, work: Callable[[Any], None]) -> None:
         """Let `work` read and write the diskcache; it is begun anew if that shows any damage."""
+        if self._failures and self._clock() - self._failed_at >= FORGIVE_SECONDS:
+            self._failures = 0
         if self._failures >= MAX_FAILURES:
             return  # whoever is told, has been
         try:
             work(self._opened())
         except _DAMAGE as error:
             self._failures += 1
+            self._failed_at = self._clock()
             self._begin_anew(error)
 
     def close(self) -> None:

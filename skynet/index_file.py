@@ -50,7 +50,7 @@ def begin_anew(path: Path) -> sqlite3.Connection:
 
 def make_file(path: Path) -> None:
     """Make the file, if absent, for its owner alone: SQLite's own journal takes over its mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 

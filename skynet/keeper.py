@@ -26,7 +26,7 @@ from skynet.control import COMMANDS, Mailbox
 from skynet.control import Command as Order
 from skynet.cycle import Report, Request, Surroundings
 from skynet.docket import Docket
-from skynet.errors import Interrupted, SkynetError, SourceError
+from skynet.errors import Interrupted, LinkLost, SkynetError, SourceError
 from skynet.flusher import Flusher
 from skynet.index import IndexDamaged
 from skynet.journal import Journal
@@ -136,10 +136,13 @@ class Keeper:
             self._run()
         except SkynetError as error:
             self._bulletin.note("error", f"{error} This mirror is not kept any more.")
-            self.has_failed = True
+            self._fail(str(error))
         except Exception as fault:  # noqa: BLE001 - a fault of ours, where nothing can be tried again
-            self._tell_fault(fault)
-            self.has_failed = True
+            self._fail(self._tell_fault(fault))
+
+    def _fail(self, why: str) -> None:
+        self.has_failed = True
+        self._bulletin.end(f"{why} This mirror is not kept any more.")
 
     def _run(self) -> None:
         with ExitStack() as stack:
@@ -171,8 +174,7 @@ class Keeper:
                 event = self._survive(error)
 
     def _survive(self, fault: Exception) -> Event:
-        self._tell_fault(fault)
-        self._bulletin.offline = f"skynet failed ({fault!r}); the log tells where"
+        self._bulletin.offline = self._tell_fault(fault)
         self._leave(fault)
         self._docket.scan_now()  # what it was about to do may be forgotten in parts
         self._wake.clear()
@@ -183,7 +185,7 @@ class Keeper:
         if command == Command.CONNECT:
             return self._connect(memory)
         if command in (Command.SCAN, Command.SYNC):
-            return self._cycle(memory, whole=command == Command.SCAN)
+            return self._cycle(whole=command == Command.SCAN)
         if command == Command.DISCONNECT:
             self._leave(None)
         elif command == Command.BACK_OFF:
@@ -209,7 +211,7 @@ class Keeper:
     def _wake_up(self) -> None:
         """The machine was asleep: what it missed nobody has told, and the link may be dead."""
         self._docket.scan_now()
-        self._ping_at = self._retry_at = self._clock()
+        self._route = None  # and so the network is another one
 
     def _event(self) -> Event | None:
         now = self._clock()
@@ -220,6 +222,8 @@ class Keeper:
         if self._state == State.OFFLINE:
             return Event.RETRY if now >= self._retry_at or self._network_changed() else None
         if self._state in (State.IDLE, State.HELD):
+            if self._network_changed():
+                return Event.RETRY  # a dead link does not say so for long
             if now >= self._docket.scan_at:
                 return Event.SCAN_DUE
             due = self.agenda.next_due()
@@ -255,10 +259,13 @@ class Keeper:
     # The connection.
 
     def _connect(self, memory: Memory) -> Event:
+        self._line.cut()  # a link that may be dead is not waited for
+        self._leave(LinkLost("The connection is made anew."))
         self._route = self._means.route()
         self._bulletin.next_try = 0.0
         began = self._clock()
         try:
+            memory.reopen_index(self._directory)
             self._line.open(memory)
         except SkynetError as error:
             return self._setback(error, began)
@@ -274,8 +281,10 @@ class Keeper:
         except Exception as fault:  # noqa: BLE001 - a fault of ours, and it is ended nevertheless
             self._tell_fault(fault)
 
-    def _tell_fault(self, fault: Exception) -> None:
+    def _tell_fault(self, fault: Exception) -> str:
+        """Have the log tell of it; what the status is to say."""
         self._bulletin.note("error", "".join(traceback.format_exception(fault)))
+        return f"skynet failed ({fault!r}); the log tells where."
 
     def _setback(self, error: SkynetError, began: float) -> Event:
         self._bulletin.cycle_failed(error, self._clock() - began)
@@ -307,7 +316,7 @@ class Keeper:
 
     # The work.
 
-    def _cycle(self, memory: Memory, *, whole: bool) -> Event:
+    def _cycle(self, *, whole: bool) -> Event:
         session = self._line.session
         assert session is not None
         began = self._clock()
@@ -319,12 +328,9 @@ class Keeper:
         except Interrupted as interruption:
             self._leave(interruption)
             return Event.STOP if self._is_stopping else Event.PAUSE
-        except IndexDamaged as damage:
-            event = self._setback(damage, began)
-            memory.begin_index_anew(self._directory, read_only=False)
-            self._docket.scan_now()
-            return event
         except SkynetError as error:
+            if isinstance(error, IndexDamaged):
+                self._docket.scan_now()
             return self._setback(error, began)
         self._backoff.reset()
         self._long_backoff.reset()
@@ -358,7 +364,9 @@ class Keeper:
             if order.argument != held.approve:
                 return f"What is held now has the hash {held.approve}; look at it first.", False
             self._docket.scan_now(approved=order.argument)
-            return "Approved; carried out now, if all that was shown is still so.", True
+            when = "when there is a connection" if self._state == State.OFFLINE else "now"
+            when = "after skynet resume" if self._is_paused else when
+            return f"Approved; carried out {when}, if all that was shown is still so.", True
         if order.verb == "sync-now":
             if self._is_paused:
                 return "It is paused: skynet resume.", False

@@ -27,7 +27,7 @@ class Event(StrEnum):
     BEGUN: the source is watched. SCAN_DUE, DIRTY: everything, or what is marked, is to be looked
     at. DONE, QUESTION: a cycle has ended; in the second case a person must agree to something.
     LOST: there is no connection, or none that can be used. REFUSED: trying again soon cannot help.
-    RETRY: it is time to try again.
+    RETRY: it is time to try again, or at rest to connect anew, for the link may be dead.
     """
 
     BEGUN = "begun"
@@ -68,6 +68,7 @@ _AT_ANY_TIME = {
 _AT_REST = _AT_ANY_TIME | {
     E.SCAN_DUE: (S.SCANNING, C.SCAN),
     E.DIRTY: (S.SYNCING, C.SYNC),
+    E.RETRY: (S.OFFLINE, C.CONNECT),
 }
 _AT_WORK = _AT_ANY_TIME | {
     E.DONE: (S.IDLE, C.WAIT),

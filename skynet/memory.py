@@ -43,6 +43,14 @@ class Memory:
         self.signatures = signatures
         self.trashed = trashed
 
+    def reopen_index(self, directory: Path) -> None:
+        """Open the index again: its file may have been removed, or closed for damage.
+
+        SkynetError if that cannot be; then it stays closed, and this may be called again.
+        """
+        make_private(directory)
+        self.begin_index_anew(directory, read_only=False)
+
     def begin_index_anew(self, directory: Path, *, read_only: bool) -> None:
         """Open the index again, which was deleted for damage; in memory if none may be made."""
         self.index.close()

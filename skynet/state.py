@@ -24,9 +24,11 @@ def directory_for(base: Path, source: bytes, target: str) -> Path:
 
 
 def make_private(directory: Path) -> None:
-    """Make the directory if it is missing, for this user only."""
+    """Make the directory and those above it, as far as they are missing, for this user only."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (*reversed(directory.parents), directory):
+            if not each.is_dir():  # `parents=True` would open those above to all
+                each.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"The state directory {directory} cannot be made: {error.strerror}. "

@@ -222,6 +222,24 @@ def test_an_outage_is_told_once_and_over_when_there_is_a_server(desk: Desk) -> N
     assert desk.written().offline == ""
 
 
+def test_who_is_paused_tells_neither_of_an_outage_nor_of_a_next_try(desk: Desk) -> None:
+    desk.bulletin.enter(State.OFFLINE)
+    desk.bulletin.cycle_failed(LOST, 1.0)
+    desk.bulletin.next_try = 5.0
+    desk.bulletin.enter(State.PAUSED)
+    status = desk.written()
+    assert (status.offline, status.next_try) == ("", 0.0)
+
+
+def test_who_is_not_kept_any_more_says_why(desk: Desk) -> None:
+    desk.bulletin.enter(State.IDLE)
+    desk.bulletin.event(Connected("me@host"))
+    desk.bulletin.end("It failed.")
+    status = read_status(desk.home)
+    assert status is not None
+    assert (status.state, status.offline, status.server) == ("stopping", "It failed.", "")
+
+
 def test_what_a_person_must_mend_is_told_each_time(desk: Desk) -> None:
     for _ in range(3):
         desk.bulletin.cycle_failed(AuthError("The password is wrong."), 1.0)

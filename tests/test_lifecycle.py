@@ -16,7 +16,7 @@ RESULTS: dict[Command, set[Event]] = {
     C.CONNECT: {E.CONNECTED, E.LOST, E.REFUSED},
     C.SCAN: {E.DONE, E.QUESTION, E.LOST, E.REFUSED, E.PAUSE, E.STOP},
     C.SYNC: {E.DONE, E.QUESTION, E.LOST, E.REFUSED, E.PAUSE, E.STOP},
-    C.WAIT: {E.SCAN_DUE, E.DIRTY, E.LOST, E.REFUSED, E.PAUSE, E.STOP},
+    C.WAIT: {E.SCAN_DUE, E.DIRTY, E.RETRY, E.LOST, E.REFUSED, E.PAUSE, E.STOP},
     C.BACK_OFF: {E.RETRY, E.PAUSE, E.STOP},
     C.BACK_OFF_LONG: {E.RETRY, E.PAUSE, E.STOP},
     C.DISCONNECT: {E.RESUME, E.STOP},
@@ -95,6 +95,11 @@ def test_who_was_refused_does_not_come_back_soon() -> None:
     for state in (S.OFFLINE, S.IDLE, S.HELD, S.SCANNING, S.SYNCING):
         assert follow(state, E.REFUSED) == (S.OFFLINE, C.BACK_OFF_LONG)
         assert follow(state, E.LOST) == (S.OFFLINE, C.BACK_OFF)
+
+
+def test_who_is_at_rest_can_connect_anew_at_once() -> None:
+    for state in (S.IDLE, S.HELD):
+        assert follow(state, E.RETRY) == (S.OFFLINE, C.CONNECT)
 
 
 def test_after_the_end_there_is_nothing() -> None:

@@ -166,6 +166,33 @@ def test_what_cannot_be_kept_is_told_and_not_tried_for_ever(
     assert kept.notices == ["signatures-damaged"] * hints.MAX_FAILURES
 
 
+def test_a_disk_that_has_room_again_is_used_again_after_a_while(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    now = 1000.0
+    used: list[float] = []
+    errors: list[Exception] = []
+    found = hints.Hints(kept.directory, hints.Bounds(100, MIB), errors.append, clock=lambda: now)
+
+    def use(_: object) -> None:
+        used.append(now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hints, "Cache", full)
+        for _ in range(10):
+            found.use(use)
+            now += 1.0
+    for _ in range(10):
+        found.use(use)
+        now += hints.FORGIVE_SECONDS / 5
+    found.close()
+    assert used == [now - hints.FORGIVE_SECONDS / 5 * left for left in range(5, 0, -1)]
+    assert len(errors) == hints.MAX_FAILURES
+
+
 # Made while sending.
 
 

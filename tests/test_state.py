@@ -38,7 +38,8 @@ def test_directory_is_made_for_this_user_only_and_kept(tmp_path: Path) -> None:
     make_private(directory)
     assert (directory / "file").read_bytes() == b"kept"
     if os.name == "posix":
-        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        for each in (directory, directory.parent):
+            assert stat.S_IMODE(each.stat().st_mode) == 0o700
 
 
 def test_directory_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ class Client:
     def close(self) -> None:
         """End all sessions and the connection; what is still under way fails."""
         self._closed.set()
+        # First, or on a stalled link each channel would wait a moment to say farewell.
+        self._connection.abort("The connection was closed.")
         self._end_all(LinkLost("The connection was closed."))
         self._connection.close()
 

@@ -1,0 +1,191 @@
+"""The keeper when its state is lost, the machine sleeps, or the network is another one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skynet import keeper as room
+from skynet.errors import ConnectError, SkynetError
+from skynet.index import Index
+from skynet.state import make_private
+from tests.support.keepers import TREE, House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+# The state is lost while it runs.
+
+
+def lose_index(house: House) -> None:
+    for file in house.state.glob("index*"):
+        file.unlink()
+
+
+def lose_all(house: House) -> None:
+    shutil.rmtree(house.state)
+
+
+def lose_all_above(house: House) -> None:
+    shutil.rmtree(house.state.parent)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+@pytest.mark.parametrize("lose", [lose_index, lose_all, lose_all_above])
+def test_what_is_lost_of_the_state_is_made_anew(
+    tmp_path: Path, lose: Callable[[House], None]
+) -> None:
+    house = House(tmp_path)
+    house.state = tmp_path / "above" / "state"
+    make_private(house.state)
+    house.keeper = house._new()
+    house.put(TREE, tell=False)
+    house.at(10.0, lambda: lose(house))
+    house.at(20.0, lambda: house.put({"a": b"new", "d": {"more": b"5"}}))
+    house.at(200.0, lambda: house.put({"a": b"newer"}))
+    house.run(300.0)
+    house.check()
+    assert house.status.offline == ""
+    for directory in (house.state, house.state.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_damaged_index_is_begun_anew_although_the_disk_is_full_at_first(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, refusals = Index.open, [SkynetError("The disk is full.", "index")] * 3
+
+    def refuse(*arguments: Any, **options: Any) -> Index:
+        if refusals:
+            raise refusals.pop()
+        return really(*arguments, **options)
+
+    def damage() -> None:
+        with sqlite3.connect(house.state / "index.sqlite") as db:
+            db.execute("UPDATE entries SET entry = x'c1'")
+        db.close()
+        monkeypatch.setattr(Index, "open", refuse)
+        house.put({"a": b"new"})
+
+    house.put(TREE, tell=False)
+    house.at(10.0, damage)
+    house.run(2000.0)
+    house.check()
+    assert not refusals
+
+
+# The machine was asleep, or the network is another one.
+
+
+def sleep(house: House) -> None:
+    house.slept += 3600.0
+
+
+def move(house: House) -> None:
+    house.route = "elsewhere"
+
+
+@pytest.mark.parametrize("happen", [sleep, move])
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_link_that_may_be_dead_is_not_asked_but_made_anew(
+    house: House, happen: Callable[[House], None], is_up: bool
+) -> None:
+    house.put(TREE, tell=False)
+
+    def leave() -> None:
+        house.is_up = is_up
+        house.calls.clear()
+        happen(house)
+
+    house.at(50.0, leave)
+    house.run(50.0 + 2 * room.LOOK_SECONDS)
+    assert len(house.connects) == 2
+    # Over the old link nothing was asked; over the new one a machine that slept looks around.
+    assert bool(house.calls) == (is_up and happen is sleep)
+
+
+def test_on_another_network_nothing_is_sent_again(house: House) -> None:
+    house.put(TREE, tell=False)
+    house.at(50.0, house.calls.clear)
+    house.at(50.0, lambda: move(house))
+    house.at(55.0, lambda: house.put({"a": b"new"}))
+    house.run(60.0)
+    house.check()
+    assert len(house.connects) == 2
+    assert house.done("upload") == [b"a"]
+    assert house.done("walk") == []
+
+
+def test_what_is_held_is_held_on_another_network_too(tmp_path: Path) -> None:
+    house = House(tmp_path, complete_sync=True)
+    house.put(TREE, tell=False)
+    house.at(10.0, lambda: house.put(dict.fromkeys(TREE)))
+    house.at(20.0, lambda: move(house))
+
+    def approve() -> None:
+        held = house.status.held
+        assert held is not None
+        assert house.done("delete") == []
+        house.order("approve", held.approve)
+
+    house.at(30.0, approve)
+    house.run(40.0)
+    house.check()
+
+
+# What it says.
+
+
+def test_who_is_paused_does_not_try_and_says_so(house: House) -> None:
+    house.refusals.extend(ConnectError("No route.") for _ in range(100))
+    house.at(50.0, lambda: house.order("pause"))
+    house.at(60.0, lambda: seen.append((house.status.offline, house.status.next_try)))
+    seen: list[tuple[str, float]] = []
+    house.run(70.0)
+    assert seen == [("", 0.0)]
+
+
+def test_what_is_approved_during_a_pause_waits_and_the_answer_says_so(tmp_path: Path) -> None:
+    house = House(tmp_path, complete_sync=True)
+    house.put(TREE, tell=False)
+    house.at(10.0, lambda: house.put(dict.fromkeys(TREE)))
+    house.at(20.0, lambda: house.order("pause"))
+    orders: list[str] = []
+
+    def approve() -> None:
+        held = house.status.held
+        assert held is not None
+        orders.append(house.order("approve", held.approve))
+
+    house.at(30.0, approve)
+    house.at(40.0, lambda: words.append(house.answer(orders[0])))
+    house.at(40.0, lambda: words.append(str(house.done("delete"))))
+    words: list[str] = []
+    house.at(50.0, lambda: house.order("resume"))
+    house.run(60.0)
+    assert "skynet resume" in words[0]
+    assert words[1] == "[]"
+    house.check()
+
+
+def test_one_that_has_failed_says_so_in_its_status(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise SkynetError("Of no use.")
+
+    monkeypatch.setattr(room, "remembered", refuse)
+    house.keeper.run()
+    assert house.keeper.has_failed
+    assert (house.status.state, house.keeper.status.state) == ("stopping", "stopping")
+    assert "Of no use." in house.status.offline
