@@ -71,6 +71,14 @@ def test_a_silent_session_seldom_looks_whether_it_is_to_end(sshd: Sshd) -> None:
         assert {session.sock.gettimeout() for session in sessions} == {LOOK_SECONDS}
 
 
+def test_a_silent_session_ends_without_waiting_for_its_next_look(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SshTransport, "_active_check_timeout", 60.0)
+    opened(sshd.endpoint()).close()
+    assert not [each for each in threading.enumerate() if isinstance(each, SshTransport)]
+
+
 def test_aes_gcm_is_preferred(tmp_path: Path) -> None:
     with running_sshd(tmp_path / "sshd", "LogLevel DEBUG1") as sshd:
         opened(sshd.endpoint()).close()

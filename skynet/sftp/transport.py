@@ -7,8 +7,10 @@ version is raised. Only `connect` uses them.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from skynet.errors import ConnectError
@@ -53,6 +55,12 @@ class Buffered:
         self._at += len(piece)
         return piece
 
+    def interrupt(self) -> None:
+        """Let who is reading know at once that there is no more."""
+        if isinstance(self._sock, socket.socket):  # a channel through another host might block
+            with suppress(OSError):  # it is broken already
+                self._sock.shutdown(socket.SHUT_RDWR)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
@@ -95,6 +103,11 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
         options = self.get_security_options()
         options.ciphers = sorted(options.ciphers, key=lambda name: "gcm" not in name)
         options.key_types = hostkeys.known_first(options.key_types, known)
+
+    def close(self) -> None:
+        """Break the session at once; the thread that reads would notice at its next look only."""
+        self.sock.interrupt()
+        super().close()
 
     def open_sftp(self, hop: Hop, seconds: float) -> Any:
         """A channel with the sftp subsystem; ConnectError no-channel or no-sftp, else EOFError."""
