@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -75,7 +76,9 @@ def test_a_silent_session_ends_without_waiting_for_its_next_look(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SshTransport, "_active_check_timeout", 60.0)
-    opened(sshd.endpoint()).close()
+    with closing(opened(sshd.endpoint())) as connection:
+        assert speaks_sftp(connection)
+        time.sleep(0.3)  # until the server has said all that it says unasked
     assert not [each for each in threading.enumerate() if isinstance(each, SshTransport)]
 
 
