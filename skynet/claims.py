@@ -26,7 +26,7 @@ from skynet import statefile
 from skynet.errors import UsageError
 from skynet.manifest_codec import entry_fault, path_fault
 from skynet.monitor import Monitor, Notice
-from skynet.ops import Copy, Mkdir, Op, Patch, Rename, Upload, effect
+from skynet.ops import Copy, Mkdir, Op, Patch, Rename, SetMeta, Upload, effect
 from skynet.tree import Edit, Entry, Move, Put, ancestors
 
 MAX_FILE = 64 << 20  # bytes that are read
@@ -191,15 +191,19 @@ _APPEND = (
 
 
 def _edits(ops: Iterable[Op]) -> Iterator[Edit]:
-    """What operations put somewhere, but for what takes the place of something foreign.
+    """What will be somewhere, but for what takes the place of something foreign.
 
     If that looks like it, nothing tells the two apart afterwards.
     """
     for op in ops:
         if isinstance(op, Rename):
             yield effect(op)
-        elif isinstance(op, Mkdir | Upload | Patch | Copy) and not getattr(op, "foreign", False):
+        elif isinstance(op, Mkdir | Upload | Patch | Copy | SetMeta) and not _may_be_foreign(op):
             yield Put(op.path, msgspec.structs.replace(op.entry, digest=b""))
+
+
+def _may_be_foreign(op: Op) -> bool:
+    return isinstance(op, Upload) and op.foreign
 
 
 def _group(edits: list[Edit]) -> bytes:

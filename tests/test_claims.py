@@ -20,7 +20,7 @@ from skynet.config import MaxDelete
 from skynet.errors import SkynetError
 from skynet.manifest import Manifest
 from skynet.monitor import Event
-from skynet.ops import Copy, Delete, Mkdir, Op, Record, Rename, Rmdir, SetMeta, Upload
+from skynet.ops import Copy, Delete, Mkdir, Op, Record, Rename, Rmdir, Upload
 from skynet.tree import DIR, Entry, Move, Put
 from tests.support.faults import Act, at, no_fault, nth
 from tests.support.world import Died, World
@@ -88,7 +88,7 @@ def test_what_is_claimed_outlives_the_process(kept: Kept) -> None:
 
 @pytest.mark.parametrize(
     "op",
-    [Delete(b"a", X), Rmdir(b"a"), SetMeta(b"a", X), Record(b"a", X), Upload(b"a", X, Y, True)],
+    [Delete(b"a", X), Rmdir(b"a"), Record(b"a", X), Upload(b"a", X, Y, True)],
 )
 def test_what_makes_nothing_or_replaces_something_foreign_is_not_claimed(
     kept: Kept, op: Op
@@ -215,7 +215,12 @@ def moved_directories(base: Path) -> World:
     base.mkdir()
     world = World(base, complete_sync=True, empty_dirs=True)
     world.put({"a": {"x": b"1", "b": {"y": b"2"}}, "e": {"z": b"3"}, "kept": b"4"})
+    world.put({"closed": b"5", "touched": b"6"})
     world.sync()
+    world.move("closed", "n/closed")
+    world.move("touched", "n/touched")
+    (world.local / "n/closed").chmod(0o600)
+    os.utime(world.local / "n/touched", (5, 5))
     world.move("a", "n/a")
     world.move("n/a/b", "e/b")
     world.put({"n": {"a": {"new": b"5"}, "empty": {}}, "e": {"b": {"link": b"6"}}})
