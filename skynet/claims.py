@@ -98,10 +98,17 @@ class Claims:
         self._file: FileIO | None = None
         self._written = 0
         self._is_torn = False  # the file ends in a group that is not whole
+        self._is_seen = False  # what was left by cycles that broke off
         self._is_told = False
+
+    @property
+    def are_unseen(self) -> bool:
+        """Whether a cycle has broken off and no audit has looked at what it left."""
+        return not self._is_seen and self._path is not None and self._path.exists()
 
     def left(self) -> Claimed:
         """Those of cycles that broke off."""
+        self._is_seen = True
         if self._path is None:
             return NOTHING_CLAIMED
         return Claimed(self._look(self._path))
@@ -119,11 +126,12 @@ class Claims:
 
     def break_off(self) -> None:
         """The cycle ends here; what it claimed is left for the next."""
-        self._left = None
+        self._left, self._is_seen = None, False
         self.close()
 
     def end(self, *, left_too: bool) -> None:
         """All that the cycle made is recorded; and what earlier ones had left, if that was seen."""
+        self._is_seen = True
         if left_too:
             self._left = []
         self._use(lambda path: self._rewrite(path, ()))
@@ -142,7 +150,8 @@ class Claims:
         try:
             work(self._path)
         except OSError as error:
-            self.break_off()
+            self._left = None
+            self.close()
             if not self._is_told:
                 self._is_told = True
                 self._monitor(

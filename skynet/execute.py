@@ -96,7 +96,7 @@ class Execution:
         )
         self._own_up(self.applied.problems)
         self._tidy()
-        lease.has_begun = False
+        session.end_doubts()
         return self.applied
 
     def _beat(self) -> None:

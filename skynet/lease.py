@@ -116,8 +116,10 @@ class Lease:
 
         OwnedError if another skynet holds it and is alive.
         """
+        self.has_begun = any(self._mine.values())  # of which no lease tells any more, perhaps
         if self._create():
-            return False
+            return self.has_begun
+        self.has_begun = True  # as long as it is not known, and if this breaks off
         was_taken = is_dead = False
         left = _read(self._remote)
         if left is not None:
@@ -130,7 +132,7 @@ class Lease:
         if was_taken and not is_dead:
             self._sleep(GRACE_SECONDS)
             self._verify()  # a last beat of its may have been under way
-        self.has_begun = left is None or self._may_have_begun(left)
+        self.has_begun = left is None or any(self._mine.values()) or self._may_have_begun(left)
         return self.has_begun
 
     def check(self) -> None:

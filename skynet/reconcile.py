@@ -104,6 +104,8 @@ class _Cycle:
 
     def run(self) -> Report:
         self._know_the_synced_tree()
+        if self.session.memory.claims.are_unseen:
+            self._audit_all()
         if self.request.saved is not None:
             return self._carry_out(self._recall(self.request.saved), self.request.saved.plan)
         found = self._survey(self.branch, audit=self.audit)

@@ -106,8 +106,14 @@ class Session:
         else:
             self.remote.stamp(LEASE)
 
+    def end_doubts(self) -> None:
+        """A cycle has ended well, and saw what earlier ones may have left half done."""
+        self.lease.has_begun = False
+        self._tokens.update(dict.fromkeys(self._tokens, False))
+
     def leave(self) -> None:
         """Give back the lease, after all went well."""
+        self._tokens[self._token] = False
         if self.lease.is_held:
             self.lease.release()
 

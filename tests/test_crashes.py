@@ -18,8 +18,9 @@ from skynet.errors import LinkLost, OwnedError, SkynetError
 from skynet.index import Index
 from skynet.manifest import Manifest
 from skynet.monitor import Event, Notice, Progress
-from tests.support.faults import Act, at
+from tests.support.faults import Act, at, no_fault
 from tests.support.frames import Asked
+from tests.support.sessions import sitting
 from tests.support.world import Died, World
 
 OLD = {
@@ -223,6 +224,26 @@ def test_temporary_files_of_a_broken_run_are_removed(tmp_path: Path) -> None:
     assert list(temps.iterdir())
     recover(world, audit=False)
     assert list(temps.iterdir()) == []
+
+
+@pytest.mark.parametrize("claims", [True, False], ids=["claims", "no-claims"])
+def test_a_link_that_breaks_twice_leaves_no_doubt_behind(tmp_path: Path, claims: bool) -> None:
+    """The second session may break off at any request, also while it takes the lease over."""
+    for number in range(60):
+        world = before_the_cycle(tmp_path / str(number))
+        tokens: dict[str, bool] = {}
+        for fault in (at(45, Act.CUT_AFTER), at(number, Act.CUT_AFTER)):
+            world.fault = fault
+            with pytest.raises(SkynetError), sitting(world, tokens) as session:
+                session.cycle()
+            if not claims:
+                for file in world.state.rglob("claims"):
+                    file.unlink()
+        world.fault = no_fault
+        with sitting(world, tokens) as session:
+            session.cycle()
+        world.check()
+        world.quiet()
 
 
 def test_a_server_that_dies_within_a_rename_leaves_both_names(tmp_path: Path) -> None:
