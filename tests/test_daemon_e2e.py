@@ -339,6 +339,5 @@ def test_it_ends_in_time_whatever_it_does(
 
 def test_a_second_signal_ends_it_at_once(house: Household) -> None:
     stall(house)
-    house.process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)  # two signals that come together are one
-    assert house.end() == 128 + signal.SIGTERM
+    house.process.send_signal(signal.SIGHUP)  # another, since two of a kind may count as one
+    assert house.end(signal.SIGTERM) in {128 + signal.SIGHUP, 128 + signal.SIGTERM}
