@@ -91,7 +91,8 @@ def apply(
     see there. applied: is filled and returned; it holds what was done also if an error is raised.
     """
     run = _Run(plan, remote, root, claims, intents, get_ready, commit, clock, monitor, deltas or {})
-    run.applied = applied or run.applied
+    if applied is not None:
+        run.applied = applied
     run.applied.problems += plan.problems
     try:
         run.begin_ready()

@@ -116,9 +116,10 @@ class Lease:
 
         OwnedError if another skynet holds it and is alive.
         """
-        self.has_begun = any(self._mine.values())  # of which no lease tells any more, perhaps
+        is_doubtful = any(self._mine.values())  # though no lease may tell of it any more
+        self.has_begun = is_doubtful
         if self._create():
-            return self.has_begun
+            return is_doubtful
         self.has_begun = True  # as long as it is not known, and if this breaks off
         was_taken = is_dead = False
         left = _read(self._remote)
@@ -132,7 +133,7 @@ class Lease:
         if was_taken and not is_dead:
             self._sleep(GRACE_SECONDS)
             self._verify()  # a last beat of its may have been under way
-        self.has_begun = left is None or any(self._mine.values()) or self._may_have_begun(left)
+        self.has_begun = is_doubtful or left is None or self._may_have_begun(left)
         return self.has_begun
 
     def check(self) -> None:

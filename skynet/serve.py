@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skynet.errors import UsageError
+from skynet.state import make_directories
 
 if TYPE_CHECKING:
     from skynet.sftpserver import Guests, HostKey
@@ -179,7 +180,7 @@ def _host_key(state: Path) -> HostKey:
 
 def _write_secret(path: Path, content: bytes) -> None:
     """Write a file for its owner alone, whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directories(path.parent)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)

@@ -23,12 +23,17 @@ def directory_for(base: Path, source: bytes, target: str) -> Path:
     return base / key
 
 
-def make_private(directory: Path) -> None:
+def make_directories(directory: Path) -> None:
     """Make the directory and those above it, as far as they are missing, for this user only."""
+    for each in (*reversed(directory.parents), directory):
+        if not each.is_dir():  # `parents=True` would open those above to all
+            each.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_private(directory: Path) -> None:
+    """As `make_directories`; UsageError if that cannot be."""
     try:
-        for each in (*reversed(directory.parents), directory):
-            if not each.is_dir():  # `parents=True` would open those above to all
-                each.mkdir(mode=0o700, exist_ok=True)
+        make_directories(directory)
     except OSError as error:
         raise UsageError(
             f"The state directory {directory} cannot be made: {error.strerror}. "

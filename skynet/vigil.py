@@ -11,6 +11,7 @@ from skynet.marks import EVERYTHING, Sight
 from skynet.monitor import Notice
 from skynet.rules import shown
 from skynet.sightings import Event, Sightings
+from skynet.state import make_directories
 
 # All in seconds.
 CANARY_AFTER = 30.0  # of silence
@@ -139,9 +140,7 @@ class Canary:
 
     def make(self) -> None:
         """Make the directories, for this user only, and the file. Raises OSError."""
-        for each in (*reversed(self._directory.parents), self._directory):
-            if not each.is_dir():  # the state directory may be gone; `parents` would show it to all
-                each.mkdir(mode=0o700, exist_ok=True)
+        make_directories(self._directory)  # the state directory may be gone as well
         self._file.touch(mode=0o600)
 
     def sing(self) -> None:

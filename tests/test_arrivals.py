@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,8 +38,11 @@ class Studio:
         self.session = session
         self.arriving = Arriving()
 
-    def while_it_runs(self, act: Callable[[], Marks], rounds: int = 20) -> Report:
-        """A cycle with the video; act() while it runs, which goes on for some rounds after it."""
+    def while_it_runs(self, act: Callable[[], Marks], rounds: int = 20, **wanted: Any) -> Report:
+        """A cycle with the video; act() while it runs, which goes on for some rounds after it.
+
+        wanted: more fields of its Request.
+        """
         remote = self.world.remote_now
         self.world.put({"video": b"large"})
         remote.slow = VIDEO.__eq__
@@ -53,7 +57,7 @@ class Studio:
                 remote.slow = lambda path: False
 
         remote.meanwhile = meanwhile
-        report = self.session.cycle(marks={VIDEO: False}, arrivals=self.arriving)
+        report = self.session.cycle(marks={VIDEO: False}, arrivals=self.arriving, **wanted)
         remote.meanwhile = lambda: None
         assert waits >= 3 + rounds
         return report
@@ -284,26 +288,11 @@ def test_a_file_that_failed_and_came_again_is_no_problem(studio: Studio) -> None
 
 
 def test_files_that_are_still_written_are_told(studio: Studio) -> None:
-    remote = studio.world.remote_now
-    studio.world.put({"video": b"large"})
-    remote.slow = VIDEO.__eq__
-    waits = 0
+    def grow() -> Marks:
+        studio.world.put({"growing": b"1"})
+        return {b"growing": False}
 
-    def meanwhile() -> None:
-        nonlocal waits
-        waits += 1
-        if waits == 3:
-            studio.world.put({"growing": b"1"})
-            studio.arriving.mark({b"growing": False})
-        if waits == 20:
-            remote.slow = lambda path: False
-
-    remote.meanwhile = meanwhile
-    report = studio.session.cycle(
-        marks={VIDEO: False},
-        arrivals=studio.arriving,
-        is_unsettled=lambda path, mtime_ns: path == b"growing",
-    )
+    report = studio.while_it_runs(grow, is_unsettled=lambda path, mtime_ns: path == b"growing")
     assert report.unsettled == [b"growing"]
     assert b"growing" not in studio.world.there()
 

@@ -40,7 +40,7 @@ HOUSE = """
     apply | lease | ledger | audit | stale | trashed | agenda | flusher
     control | history | claims
     status
-    scan | watch | journal | intents | index | state | signatures | statefile
+    scan | watch | journal | intents | index | signatures | statefile
     manifest | planfile | vigil
     manifest_codec | sightings | lookout
     remote
@@ -49,7 +49,7 @@ HOUSE = """
     needs | preview | saved | findings
     ops | shuffle
     delta
-    rules | manifest_frames | index_file | index_paths | rolling | hints | dirty
+    rules | manifest_frames | index_file | index_paths | rolling | hints | dirty | state
     tree | blocks | marks | watchable
     config
     keys
