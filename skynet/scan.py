@@ -351,6 +351,9 @@ class LocalFile:
     def read(self, limit: int) -> bytes:
         """The next bytes, at most `limit`; b"" at the end."""
         self._check()
+        # A buffer of the whole limit costs more than reading a small file into it; one byte more
+        # than there should be shows that the file has grown.
+        limit = min(limit, self.size - self._read + 1)
         data = os.read(self._handle, limit)
         while data and len(data) < limit and self._read + len(data) < self.size:
             more = os.read(self._handle, limit - len(data))
