@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -24,6 +25,7 @@ class Surroundings:
     clock: monotonic seconds. now_ns: wall clock, nanoseconds since 1970. token(n): n random
     bytes. host: this machine's name, for the manifest's origin. pid_space: see `lease.pid_space`.
     check: raises Interrupted when the work is to end; it is called every moment.
+    on_one_processor: around what many threads do together; see `processors`.
     """
 
     clock: Callable[[], float]
@@ -34,6 +36,7 @@ class Surroundings:
     pid_space: str
     monitor: Monitor
     check: Callable[[], None] = lambda: None
+    on_one_processor: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Arrivals(Protocol):

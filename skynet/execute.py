@@ -79,21 +79,22 @@ class Execution:
         lease.has_begun = True
         ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
-        apply(
-            plan,
-            self._remote,
-            session.root,
-            claims=session.memory.claims,
-            intents=session.memory.intents,
-            deltas=deltas,
-            get_ready=lambda: ledger.begin(lease.beat),
-            commit=self._commit,
-            beat=self._beat,
-            clock=session.around.clock,
-            monitor=session.around.monitor,
-            more=more,
-            applied=self.applied,
-        )
+        with session.around.on_one_processor():
+            apply(
+                plan,
+                self._remote,
+                session.root,
+                claims=session.memory.claims,
+                intents=session.memory.intents,
+                deltas=deltas,
+                get_ready=lambda: ledger.begin(lease.beat),
+                commit=self._commit,
+                beat=self._beat,
+                clock=session.around.clock,
+                monitor=session.around.monitor,
+                more=more,
+                applied=self.applied,
+            )
         self._own_up(self.applied.problems)
         self._tidy()
         session.end_doubts()

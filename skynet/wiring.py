@@ -16,6 +16,7 @@ from skynet.config import Login, Mirror, Target
 from skynet.cycle import Surroundings
 from skynet.lease import pid_space
 from skynet.monitor import Connected, Monitor
+from skynet.processors import Processors
 from skynet.remote import Remote, SftpRemote
 from skynet.serve import ServeOptions
 from skynet.sftp.client import Client
@@ -37,6 +38,7 @@ def surroundings(monitor: Monitor) -> Surroundings:
         host=platform.node(),
         pid_space=pid_space(),
         monitor=monitor,
+        on_one_processor=Processors().one,
     )
 
 

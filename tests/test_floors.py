@@ -54,7 +54,7 @@ HOUSE = """
     config
     keys
     service
-    bandwidth | units | notify | logs
+    bandwidth | units | notify | logs | processors
     target
     monitor | errors | settling | backoff | lifecycle
 """
