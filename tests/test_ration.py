@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ from skynet.sftp.conversation import Conversation
 from skynet.sftp.pace import Pace
 from skynet.sftp.ration import HELD_SECONDS, Limits, Ration, Rations, limits
 from skynet.sftp.stream import OWES_AN_ANSWER
-from skynet.sftp.upload import Placement, Tracks, upload
+from skynet.sftp.upload import Breadth, Placement, Tracks, upload
 from skynet.sftp.wire import Attrs
 from tests.support import frames
 from tests.support.faults import FaultConnection
@@ -138,8 +137,8 @@ class Slow:
 def sending(
     client: Client, source: BytesSource, name: bytes, *, wide: bool
 ) -> Conversation[object]:
-    place = Placement(b"tmp/" + name, name, b"aside", Attrs(mtime=MTIME))
-    place = replace(place, breadth="wide" if wide else "lanes")
+    breadth: Breadth = "wide" if wide else "lanes"
+    place = Placement(b"tmp/" + name, name, b"aside", Attrs(mtime=MTIME), breadth=breadth)
     return upload(lambda: source, place, client.capabilities, Tracks(lambda _: None))
 
 

@@ -7,7 +7,7 @@ is gone is deleted.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from skynet.delta import Delta
 from skynet.errors import RequestError
@@ -102,7 +102,7 @@ class Carrier:
                 place = yield from self.places.placement(
                     op.path, op.entry, "lanes", keeps=keeps, beside=False
                 )
-                place = replace(place, temp=self.places.full(op.source))
+                place = place._replace(temp=self.places.full(op.source))
                 yield from put_in_place(place, self.capabilities)
         except RequestError as error:
             # Perhaps another file system is mounted at one of the two.

@@ -16,6 +16,7 @@ from skynet.sftp.wire import Attrs
 from skynet.tree import FILE, Entry, ancestors, join, parent, wire_time
 
 TEMP_DIRECTORIES = 8
+ASIDE = b"~"  # behind a temporary name: what its file is about to replace
 
 UNSTAMPED = Trash(b"unstamped")  # until the cycle names its own
 
@@ -78,8 +79,8 @@ class Places:
         """
         if keeps:
             yield from self.make_trash_parents(path)
-        aside = self.trash_path(path) if keeps else self.temp_name()
         temp = self.temp_name_beside(path) if beside else self.temp_name()
+        aside = self.trash_path(path) if keeps else temp + ASIDE
         return Placement(temp, self.full(path), aside, self.attrs(entry), keeps, breadth)
 
     def keeps(self, replaced: Entry | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -166,7 +166,7 @@ class Sender:
     ) -> Conversation[Sent | None]:
         """Send the rest of a file; None, and its temporary file is gone, if that cannot be."""
         begun = Begun(intent.identity, Mark(intent.length, intent.digest))
-        place = replace(place, temp=self.places.full(join(OWN, intent.temp)))
+        place = place._replace(temp=self.places.full(join(OWN, intent.temp)))
         try:
             return (yield from self._upload_to(op, open_source, place, begun))
         except RequestError as error:
@@ -187,8 +187,8 @@ class Sender:
         """
         builder = self.builder(op.entry)
         tracks = Tracks(self.acknowledged, content=builder.update if builder else None)
-        temp = place.temp.removeprefix(self.places.full(OWN) + b"/")
-        if op.entry.size < RESUME_FROM or place.breadth != "wide" or not is_temp(temp):
+        temp = self._temp_to_go_on_with(op.entry.size, place)
+        if not temp:
             sent = yield from upload(open_source, place, self.capabilities, tracks, begun)
         else:
             tracked = _Tracked(temp, op.entry.size, Trail(self.resumed))
@@ -197,6 +197,13 @@ class Sender:
             sending = upload(open_source, place, self.capabilities, tracks, begun)
             sent = yield from self._until_ended(op.path, sending)
         return sent, builder.finish(sent.digest) if builder else None
+
+    def _temp_to_go_on_with(self, size: int, place: Placement) -> bytes:
+        """The own name of a temporary file that is worth going on with; b"" if it is not."""
+        if size < RESUME_FROM or place.breadth != "wide":
+            return b""
+        temp = place.temp.removeprefix(self.places.full(OWN) + b"/")
+        return temp if is_temp(temp) else b""
 
     def _until_ended(self, path: bytes, sending: Conversation[Uploaded]) -> Conversation[Uploaded]:
         """Let go of an upload's trail when it has ended, but not when it was cut."""

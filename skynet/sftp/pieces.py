@@ -83,6 +83,14 @@ class Trail:
             return self._identity, self._ends[0]
 
 
+def whole(source: Source, limit: int, tell: Callable[[bytes], None] | None) -> tuple[bytes, bytes]:
+    """(content, its xxh3-128) of a file that is no longer than `limit`. tell: as of Pieces."""
+    data = source.read(limit)
+    if tell is not None:
+        tell(data)
+    return data, xxhash.xxh3_128_digest(data)
+
+
 class Pieces:
     """Cuts a source into writes of at most `length` bytes; shared by all lanes of a file.
 

@@ -8,14 +8,13 @@ hashed as it is read, so the file is read once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from skynet.errors import LinkLost, RequestError
 from skynet.sftp import wire
 from skynet.sftp.client import Capabilities
 from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes, Step
-from skynet.sftp.pieces import NOTHING, Pieces, Source, Trail
+from skynet.sftp.pieces import NOTHING, Pieces, Source, Trail, whole
 from skynet.sftp.ration import Ration
 from skynet.sftp.replies import (
     FAILURE,
@@ -38,13 +37,12 @@ Breadth = Literal["wide", "lanes", "in order"]
 LANES = 16  # writes in flight for one file: 4 MiB, twice what OpenSSH's window lets through
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Where an upload goes.
 
-    temp: a name of our own, on the file system of `path`. attrs: mode and mtime to set, None for
-    what the server does not keep. aside: a free name of our own for what `path` holds, used where
-    the server cannot replace atomically, or if `keep_old` asks for the old version to stay there.
+    temp and aside: names of our own, on the file system of `path`; the second is for what `path`
+    holds, used where the server cannot replace atomically, or if `keep_old` asks for the old
+    version to stay there. attrs: mode and mtime to set, None for what the server does not keep.
     breadth: a file of several writes goes over all channels, or in LANES over one, or in order.
     """
 
@@ -209,18 +207,17 @@ def _fill(
     yield (ration := Ration())
     source = open_source()
     try:
+        length = min(capabilities.max_write, ration.length)
+        if source.size <= length:
+            last, digest = whole(source, length, tracks.content)
+            return Uploaded(source.size, digest, source.verify()), last
         pieces = Pieces(source, capabilities.max_write, tracks.content)
-        last = b""
         if begun is not None:
             yield from take_up(handle, source, pieces, begun)
         if tracks.trail is not None:
             tracks.trail.begin(source.identity, begun.mark if begun is not None else NOTHING)
-        length = min(pieces.length, ration.length)
-        if source.size > length:
-            yield _spread(handle, place, pieces, tracks)
-        else:
-            last = pieces.next(length).data
-        return Uploaded(source.size, pieces.digest(), source.verify()), last
+        yield _spread(handle, place, pieces, tracks)
+        return Uploaded(source.size, pieces.digest(), source.verify()), b""
     finally:
         source.close()
 
