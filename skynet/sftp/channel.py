@@ -322,8 +322,7 @@ class Session:
             if ended is None and not used_up:
                 if not self._pending:
                     self._progress = monotonic()
-                for slot, request in enumerate(requests):
-                    self._enqueue(talk, slot, request)
+                self._enqueue(talk, requests)
         if ended is not None:
             self._abandon(talk, ended)
         elif used_up:
@@ -331,19 +330,21 @@ class Session:
             self._abandon(talk, error)
             self._lose(error)
 
-    def _enqueue(self, talk: Talk, slot: int, request: Request) -> None:
-        request_id = self._next_id
-        self._next_id += 1
-        content = len(request.data)
-        self._pending[request_id] = (talk, slot, request.kind == wire.CLOSE, content)
-        head = wire.frame(request, request_id)
-        self._outgoing.append(head)
-        if content:
-            self._outgoing.append(request.data)
-            self._rations.hold(content)
-        self._outgoing_bytes += len(head) + content
-        self._requests += 1
-        self._mutations += request.mutates
+    def _enqueue(self, talk: Talk, requests: Sequence[Request]) -> None:
+        for slot, request in enumerate(requests):
+            request_id = self._next_id
+            self._next_id += 1
+            content = len(request.data)
+            self._pending[request_id] = (talk, slot, request.kind == wire.CLOSE, content)
+            head = wire.frame(request, request_id)
+            self._outgoing.append(head)
+            self._outgoing_bytes += len(head)
+            self._mutations += request.mutates
+            if content:
+                self._outgoing.append(request.data)
+                self._outgoing_bytes += content
+                self._rations.hold(content)
+        self._requests += len(requests)
 
     def _finish(self, talk: Talk, result: object, error: BaseException | None) -> None:
         if talk.parent is not None:
