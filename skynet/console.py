@@ -8,19 +8,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
-
 from skynet.errors import ExitCode, SkynetError
+from skynet.markup import escape
 from skynet.monitor import Connected, Event, Notice, Stage
 from skynet.monitor import Progress as Moved
 from skynet.outline import size
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from skynet.serve import Announcement
@@ -38,8 +37,14 @@ class Face:
         self.as_json = as_json
         self._quiet = quiet or as_json
         self._watching: Watching | None = None
-        self._out = Console(soft_wrap=True, highlight=False, emoji=False)
-        self._err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+    @cached_property
+    def _out(self) -> Console:
+        return _console(on_stderr=False)
+
+    @cached_property
+    def _err(self) -> Console:
+        return _console(on_stderr=True)
 
     def say(self, lines: Iterable[str]) -> None:
         """Lines of a report, in rich markup."""
@@ -88,7 +93,7 @@ class Face:
     @contextmanager
     def watch(self, name: str) -> Iterator[Watching]:
         """A monitor that shows what happens to one mirror."""
-        with Watching(name, self._err, quiet=self._quiet, verbose=self.verbose) as watching:
+        with Watching(name, lambda: self._err, quiet=self._quiet, verbose=self.verbose) as watching:
             self._watching = watching
             try:
                 yield watching
@@ -104,7 +109,8 @@ class Face:
         if not self.is_live:
             yield self.say
             return
-        from rich.live import Live  # slow to load, and needed here only
+        from rich.live import Live
+        from rich.text import Text
 
         with Live(console=self._out, auto_refresh=False) as live:
 
@@ -123,7 +129,7 @@ class Face:
     @property
     def is_live(self) -> bool:
         """Whether reports go to a terminal, where what was shown can be replaced."""
-        return self._out.is_terminal and not self._out.is_dumb_terminal and not self._quiet
+        return not self._quiet and _is_live(self._out)
 
     def confirm(self, question: str) -> bool | None:
         """Whether a person at the terminal agrees; None when there is nobody."""
@@ -140,9 +146,14 @@ class Face:
 
 
 class Watching:
-    """Shows events: a live bar on a terminal, a line now and then elsewhere. A context manager."""
+    """Shows events: a live bar on a terminal, a line now and then elsewhere. A context manager.
 
-    def __init__(self, name: str, console: Console, *, quiet: bool, verbose: bool) -> None:
+    console: to be asked for when there is something to show.
+    """
+
+    def __init__(
+        self, name: str, console: Callable[[], Console], *, quiet: bool, verbose: bool
+    ) -> None:
         self._name = name
         self._console = console
         self._quiet = quiet
@@ -150,8 +161,8 @@ class Watching:
         self._spoken_at = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if console.is_terminal and not console.is_dumb_terminal and not quiet:
-            self._bar = _make_bar(console)
+        if not quiet and _is_live(console()):
+            self._bar = _make_bar(console())
 
     def __enter__(self) -> Watching:
         if self._bar is not None:
@@ -180,10 +191,10 @@ class Watching:
         if isinstance(event, Connected):
             event = Stage(f"connected to {event.server}")
         if isinstance(event, Notice):
-            self._console.print(f"[yellow]{escape(self._name)}: {escape(event.message)}[/]")
+            self._console().print(f"[yellow]{escape(self._name)}: {escape(event.message)}[/]")
             return
         if isinstance(event, Stage) and self._verbose and not self._quiet:
-            self._console.print(f"{escape(self._name)}: {escape(event.doing)}")
+            self._console().print(f"{escape(self._name)}: {escape(event.doing)}")
         if self._bar is not None and self._task is not None:
             self._move_bar(self._bar, self._task, event)
         elif isinstance(event, Moved) and not self._quiet:
@@ -204,10 +215,20 @@ class Watching:
         now = time.monotonic()
         if now - self._spoken_at >= PLAIN_SECONDS:
             self._spoken_at = now
-            self._console.print(
+            self._console().print(
                 f"{escape(self._name)}: {event.done} of {event.total} operations, "
                 f"{size(event.sent_bytes)} of {size(event.total_bytes)}"
             )
+
+
+def _console(*, on_stderr: bool) -> Console:
+    from rich.console import Console  # slow to load, and of no use to a run that answers in JSON
+
+    return Console(stderr=on_stderr, soft_wrap=True, highlight=False, emoji=False)
+
+
+def _is_live(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def _make_bar(console: Console) -> Progress:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import NamedTuple
 
-from rich.cells import cell_len
-from rich.markup import escape
-
 from skynet.cycle import Report
+from skynet.markup import columns, escape
 from skynet.ops import Copy, Delete, Mkdir, Op, Patch, Record, Rename, Rmdir, SetMeta, Upload
 from skynet.preview import Preview, Weight, preview
 from skynet.rules import shown, was_at
@@ -105,7 +103,7 @@ def _totals(cost: Preview) -> Iterator[str]:
 
 def _laid_out(lines: Sequence[_Line], sign: str, style: str, *, everything: bool) -> Iterator[str]:
     limit = len(lines) if everything else SHOWN_AT_MOST
-    widths = [cell_len(line.label) for line in lines[:limit]]
+    widths = [columns(line.label) for line in lines[:limit]]
     column = max((width for width in widths if width <= LABEL_COLUMNS), default=0)
     for line, width in zip(lines, widths, strict=False):
         gap = " " * (max(column - width, 0) + 2) if line.detail else ""

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.markup import escape
-
 from skynet.cycle import Report
 from skynet.errors import Problem, SkynetError
 from skynet.guard import Hazard
+from skynet.markup import escape
 from skynet.ops import Copy, Op, Plan, Rename, kind, tally
 from skynet.outline import counts_text
 from skynet.preview import Weight, preview, spares

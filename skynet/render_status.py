@@ -11,9 +11,9 @@ from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 import msgspec
-from rich.markup import escape
 
 from skynet.history import Record
+from skynet.markup import escape
 from skynet.outline import counts_text, size
 from skynet.status import Held, Seen, Status, Transfer
 from skynet.target import printable

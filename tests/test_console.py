@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -122,7 +124,7 @@ XTERM = {"TERM": "xterm"}  # whatever terminal the tests run on
 def test_progress_is_a_bar_on_a_terminal() -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100, emoji=False, _environ=XTERM)
-    with Watching("[red] :warning:", terminal, quiet=False, verbose=False) as watching:
+    with Watching("[red] :warning:", lambda: terminal, quiet=False, verbose=False) as watching:
         watching(Stage("connecting"))
         watching(Progress(3, 9, 3000, 5_000_000))
     assert "[red] :warning:: 3 of 9" in screen.getvalue()
@@ -131,7 +133,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 def test_there_is_no_bar_when_quiet() -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100, _environ=XTERM)
-    with Watching("photos", terminal, quiet=True, verbose=False) as watching:
+    with Watching("photos", lambda: terminal, quiet=True, verbose=False) as watching:
         watching(Progress(3, 9, 3000, 5_000_000))
     assert screen.getvalue() == ""
 
@@ -174,3 +176,14 @@ def test_a_board_shows_nothing_beside_json(monkeypatch: pytest.MonkeyPatch) -> N
     with face.board() as show:
         show(["one"])
     assert screen.getvalue() == ""
+
+
+def test_an_answer_in_json_loads_nothing_to_draw_with() -> None:
+    program = (
+        "import sys; from skynet import commands; from skynet.monitor import Stage\n"
+        "face = commands.Face(as_json=True)\n"
+        "with face.watch('photos') as watching: watching(Stage('comparing'))\n"
+        "face.print_json({})\n"
+        "sys.exit('rich' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

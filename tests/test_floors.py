@@ -54,7 +54,7 @@ HOUSE = """
     config
     keys
     service
-    bandwidth | units | notify | logs | processors
+    bandwidth | units | notify | logs | processors | markup
     target
     monitor | errors | settling | backoff | lifecycle
 """
@@ -134,7 +134,7 @@ FOREIGN = {
     "paramiko": {"sftp.library"},
     "pathspec": {"rules"},
     "platformdirs": {"config"},
-    "rich": {"render", "render_status", "outline", "console"},
+    "rich": {"markup", "console"},
     "typer": {"cli", "cli_daemon", "cli_options", "cli_service"},
     "watchdog": {"lookout", "sightings"},
     "xxhash": {"scan", "sftp.pieces", "sftp.patch", "blocks", "delta"},
