@@ -19,8 +19,8 @@ class Stream:
 
     room = 1 << 20
 
-    def __init__(self, connection: Connection) -> None:
-        self._inner = ScriptedConnection.open_stream(connection)
+    def __init__(self, connection: Connection, opening: bytes) -> None:
+        self._inner = ScriptedConnection.open_stream(connection, opening)
         self._calls = connection.calls
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -41,8 +41,8 @@ class Connection(ScriptedConnection):
         super().__init__(greeting(silent))
         self.calls: list[str] = []
 
-    def open_stream(self) -> Stream:  # type: ignore[override]  # it is as good as one
-        return Stream(self)
+    def open_stream(self, opening: bytes) -> Stream:  # type: ignore[override]  # as good as one
+        return Stream(self, opening)
 
     def abort(self, reason: str) -> None:
         self.calls.append("abort")

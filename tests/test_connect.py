@@ -35,8 +35,7 @@ def opened(endpoint: Endpoint, person: Person | None = None, **environ: str) -> 
 
 
 def speaks_sftp(connection: Connection) -> bool:
-    stream = connection.open_stream()
-    stream.send(INIT)
+    stream = connection.open_stream(INIT)
     reply = stream.recv(5)
     stream.close()
     return reply[4:5] == b"\2"

@@ -80,8 +80,7 @@ class Session:
         return Counter(requests=self._requests, mutations=self._mutations)
 
     def greet(self) -> dict[bytes, bytes]:
-        """Exchange INIT and VERSION; the server's extensions."""
-        self._stream.send(wire.init())
+        """Wait for VERSION, the answer to the INIT that opened the stream; the extensions."""
         while True:
             packets = list(self._packets.feed(self._receive()))
             if len(packets) > 1:

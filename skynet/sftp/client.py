@@ -38,8 +38,8 @@ SHARING_CHANNELS = 4
 class Connection(Protocol):
     """What opens streams and can be cut from any thread."""
 
-    def open_stream(self) -> Stream:
-        """A new channel with the SFTP subsystem."""
+    def open_stream(self, opening: bytes) -> Stream:
+        """A new channel with the SFTP subsystem, which is sent `opening`."""
 
     def abort(self, reason: str) -> None:
         """Cut the connection: whatever is blocked on it raises LinkLost(reason)."""
@@ -238,7 +238,7 @@ class Client:
         return [session for session in self._sessions if session is not self._aside]
 
     def _new_session(self, *, aside: bool = False) -> Session:
-        stream = self._connection.open_stream()
+        stream = self._connection.open_stream(wire.init())
         with self._lock:
             shares = not aside and len(self._carrying()) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()

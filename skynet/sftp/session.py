@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from skynet.errors import LinkLost
@@ -53,8 +54,8 @@ class Transport(Protocol):
     def get_exception(self) -> Exception | None:
         """What broke the session."""
 
-    def open_sftp(self, hop: Hop, seconds: float) -> Channel:
-        """A channel with the sftp subsystem."""
+    def open_sftp(self, hop: Hop, seconds: float, opening: bytes) -> Channel:
+        """A channel with the sftp subsystem, which was sent `opening`."""
 
     def close(self) -> None:
         """Break the session at once."""
@@ -181,25 +182,27 @@ class Connection:
         """False once the session has broken or was ended."""
         return not self._reason and self._transport.is_active()
 
-    def open_stream(self) -> Stream:
+    def open_stream(self, opening: bytes = b"") -> Stream:
         """A new channel with the sftp subsystem, within connect_timeout. From any thread.
 
+        opening: the first bytes to be sent; most servers get them along with the request.
         ConnectError with code no-sftp when the server has none, no-channel when it allows no more
         channels, timeout when it does not answer. LinkLost when the session is gone.
         """
         if not self.is_alive:
             raise self.lost()
         try:
-            channel = bounded(self._open_channel, self._seconds, lambda late: late.close())
+            opened = partial(self._open_channel, opening)
+            channel = bounded(opened, self._seconds, lambda late: late.close())
         except TimeoutError as error:
             raise timeout(self._server.hop, "did not open a channel", self._seconds) from error
         except (EOFError, OSError) as error:
             raise self.lost() from error
         return Stream(channel, self)
 
-    def _open_channel(self) -> Channel:
+    def _open_channel(self, opening: bytes) -> Channel:
         # The caller keeps the deadline; this later one only ends a call that was given up.
-        return self._transport.open_sftp(self._server.hop, 2 * self._seconds)
+        return self._transport.open_sftp(self._server.hop, 2 * self._seconds, opening)
 
     def abort(self, reason: str) -> None:
         """End the session at once, from any thread. Blocked streams raise LinkLost(reason)."""

@@ -1,4 +1,7 @@
-"""paramiko's transport, adapted: bounded reading, AES-GCM first, one login service, long rekeys.
+"""paramiko's transport, adapted to servers as they are, and to long links.
+
+Reading is bounded, AES-GCM comes first, the login service is asked for once, a rekey may take long,
+and what opens an SFTP channel does not wait for the answer to the subsystem's request.
 
 These classes override parts of paramiko that have no public name; look at them whenever its
 version is raised. Only `connect` uses them.
@@ -109,18 +112,44 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
         self.sock.interrupt()
         super().close()
 
-    def open_sftp(self, hop: Hop, seconds: float) -> Any:
-        """A channel with the sftp subsystem; ConnectError no-channel or no-sftp, else EOFError."""
+    def open_sftp(self, hop: Hop, seconds: float, opening: bytes) -> Any:
+        """A channel with the sftp subsystem, which was sent `opening`.
+
+        ConnectError no-channel or no-sftp, else EOFError or OSError.
+        """
         try:
             channel = self.open_session(timeout=seconds)
         except paramiko.SSHException as error:
             raise self._refusal(error, refusals.no_channel(hop)) from error
         try:
-            channel.invoke_subsystem("sftp")
+            self._begin_sftp(channel, opening)
         except paramiko.SSHException as error:
             channel.close()
             raise self._refusal(error, refusals.no_sftp(hop)) from error
         return channel
+
+    def _begin_sftp(self, channel: Any, opening: bytes) -> None:
+        """As channel.invoke_subsystem, but `opening` does not wait for the answer to the request.
+
+        OpenSSH's client sends so as well. Its server takes nothing before it has answered.
+        """
+        request = paramiko.Message()
+        request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        request.add_int(channel.remote_chanid)
+        request.add_string("subsystem")
+        request.add_boolean(True)  # an answer is wanted
+        request.add_string("sftp")
+        channel._event_pending()
+        if channel.closed or channel.eof_received:  # before now, that was no event
+            raise paramiko.SSHException("Channel closed.")
+        self._send_user_message(request)
+        takes_it_now = channel.out_window_size >= len(opening)
+        if takes_it_now:
+            with suppress(OSError):  # closed meanwhile; the answer tells what that means
+                channel.sendall(opening)
+        channel._wait_for_event()
+        if not takes_it_now:
+            channel.sendall(opening)
 
     def _refusal(self, error: Exception, refused: ConnectError) -> Exception:
         """What a failed request means: the server said no, unless it is gone."""

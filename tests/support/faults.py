@@ -95,8 +95,10 @@ class FaultConnection(PipeConnection):
         with self._counting:
             self.fault, self._count, self.seen = fault, 0, []
 
-    def open_stream(self) -> Stream:
-        return FaultStream(self._open_pipe(), self)
+    def open_stream(self, opening: bytes) -> Stream:
+        stream = FaultStream(self._open_pipe(), self)
+        stream.send(opening)
+        return stream
 
     def judge(self, request: Asked) -> Act | int | None:
         """Count a request, and say what happens to it."""

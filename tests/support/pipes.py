@@ -88,8 +88,10 @@ class PipeConnection:
         self.streams: list[PipeStream] = []
         self.aborted = ""
 
-    def open_stream(self) -> Stream:
-        return self._open_pipe()
+    def open_stream(self, opening: bytes) -> Stream:
+        stream = self._open_pipe()
+        stream.send(opening)
+        return stream
 
     def stop_servers(self) -> None:
         """Let every server stop answering, without ending it."""

@@ -64,7 +64,7 @@ class ScriptedConnection:
         self.streams: list[ScriptedStream] = []
         self.aborted = ""
 
-    def open_stream(self) -> ScriptedStream:
+    def open_stream(self, opening: bytes) -> ScriptedStream:
         with self._lock:
             number = len(self.streams)
             if number >= self._most_streams:
@@ -72,6 +72,7 @@ class ScriptedConnection:
             script = self._scripts[min(number, len(self._scripts) - 1)]
             stream = ScriptedStream(script, self._chunk)
             self.streams.append(stream)
+        stream.send(opening)
         return stream
 
     def abort(self, reason: str) -> None:

@@ -1,0 +1,140 @@
+"""What opening an SFTP channel costs, and what becomes of it at servers that do not go along."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
+import pytest
+
+from skynet.errors import ConnectError, LinkLost
+from skynet.sftp import wire
+from skynet.sftp.connect import Connection, Endpoint, connect
+from skynet.sftp.credentials import NOBODY
+from tests.support.sshd import make_key
+
+DEADLINE = 5.0  # seconds for what comes at once if it comes
+Decision = Callable[["Server", paramiko.Channel], bool]
+
+
+class Server(paramiko.ServerInterface):  # type: ignore[misc]  # the base is untyped
+    """Lets everybody in, and asks `decide` whether a channel gets its subsystem."""
+
+    def __init__(
+        self, transport: paramiko.Transport, sock: socket.socket, decide: Decision
+    ) -> None:
+        self.transport = transport
+        self._sock = sock
+        self._decide = decide
+
+    def check_auth_none(self, username: str) -> int:
+        return int(paramiko.AUTH_SUCCESSFUL)
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return int(paramiko.OPEN_SUCCEEDED)
+
+    def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
+        return self._decide(self, channel)
+
+    def more_has_come(self) -> bool:
+        """Whether the client goes on without an answer; paramiko reads no byte ahead."""
+        return bool(select.select([self._sock], [], [], DEADLINE)[0])
+
+
+@contextmanager
+def connected(
+    directory: Path, decide: Decision, seconds: float = 2 * DEADLINE
+) -> Iterator[tuple[Connection, paramiko.Transport]]:
+    """A connection to such a server, and the server's end of it."""
+    key = paramiko.Ed25519Key.from_private_key_file(str(make_key(directory / "host_key")))
+    known_hosts = directory / "known_hosts"
+    ends: list[paramiko.Transport] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        known_hosts.write_text(f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n")
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            ends.append(paramiko.Transport(sock))
+            ends[0].add_server_key(key)
+            ends[0].start_server(threading.Event(), Server(ends[0], sock, decide))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            endpoint = Endpoint(
+                "127.0.0.1",
+                "anna",
+                port,
+                known_hosts=known_hosts,
+                ssh_config=Path(os.devnull),
+                connect_timeout=seconds,
+            )
+            with closing(connect(endpoint, prompter=NOBODY, environ={})) as connection:
+                yield connection, ends[0]
+        finally:
+            thread.join(DEADLINE)
+            for end in ends:
+                end.close()
+                end.join(DEADLINE)
+
+
+def test_the_greeting_goes_with_the_request_for_the_subsystem(tmp_path: Path) -> None:
+    with connected(tmp_path, lambda server, _: server.more_has_come()) as (connection, end):
+        connection.open_stream(wire.init())
+        assert end.accept(DEADLINE).recv(100) == wire.init()
+
+
+def test_a_refusal_is_told_as_such_although_more_was_sent(tmp_path: Path) -> None:
+    def decide(server: Server, _channel: object) -> bool:
+        assert server.more_has_come()
+        return False
+
+    with connected(tmp_path, decide) as (connection, _):
+        for _ in range(2):  # the connection is as good as before
+            with pytest.raises(ConnectError, match="refused the sftp subsystem") as caught:
+                connection.open_stream(wire.init())
+            assert caught.value.code == "no-sftp"
+
+
+def test_a_channel_that_is_closed_without_an_answer_has_no_sftp(tmp_path: Path) -> None:
+    def decide(_server: object, channel: paramiko.Channel) -> bool:
+        channel.close()
+        return False
+
+    with connected(tmp_path, decide) as (connection, _):
+        with pytest.raises(ConnectError) as caught:
+            connection.open_stream(wire.init())
+        assert caught.value.code == "no-sftp"
+        assert connection.is_alive
+
+
+def test_a_server_that_dies_of_the_request_is_a_lost_link(tmp_path: Path) -> None:
+    def decide(server: Server, _channel: object) -> bool:
+        server.transport.close()
+        return False
+
+    with (
+        connected(tmp_path, decide) as (connection, _),
+        pytest.raises(LinkLost, match="was lost"),
+    ):
+        connection.open_stream(wire.init())
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def decide(_server: object, _channel: object) -> bool:
+        return ended.wait(DEADLINE)
+
+    with connected(tmp_path, decide, seconds=1) as (connection, _):
+        with pytest.raises(ConnectError, match="did not open a channel within 1 s") as caught:
+            connection.open_stream(wire.init())
+        ended.set()
+    assert caught.value.code == "timeout"
