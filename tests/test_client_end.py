@@ -8,6 +8,7 @@ from skynet.errors import LinkLost
 from skynet.sftp import wire
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation
+from tests.support.pipes import FAR_AWAY, pretend
 from tests.support.scripted import ScriptedConnection, greeting, silent
 from tests.support.sources import Ends, submit_all
 
@@ -55,7 +56,7 @@ def ask() -> Conversation[None]:
 
 def open_client(connection: Connection) -> Client:
     client = Client(connection, channels=CHANNELS)
-    client.round_trip = 1.0  # so that all channels are of use
+    pretend(client, FAR_AWAY)
     client.widen()
     for thread in threading.enumerate():
         if thread.name == "sftp-open":

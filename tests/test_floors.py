@@ -66,7 +66,7 @@ SFTP = """
     patch
     upload | transport
     client | session | auth | resume
-    channel
+    channel | capabilities
     conversation | refusals | stream
     replies | credentials
     endpoint

@@ -26,7 +26,7 @@ from skynet.sftp.replies import Reply, expect_ok
 from skynet.sftp.stream import OWES_AN_ANSWER
 from skynet.sftp.wire import Request
 from tests.support.frames import Asked
-from tests.support.pipes import FAR_AWAY, PipeConnection
+from tests.support.pipes import FAR_AWAY, PipeConnection, pretend
 from tests.support.scripted import ScriptedConnection, greeting, obedient
 from tests.support.sources import PATIENCE, BytesSource, Ends, Sending, raised, submit_all
 
@@ -257,7 +257,7 @@ def paced_client(
         closing(connection),
         closing(Client(connection, channels=channels, timeout=timeout, pace=pace)) as client,
     ):
-        client.round_trip = FAR_AWAY
+        pretend(client, FAR_AWAY)
         yield client
 
 

@@ -21,7 +21,7 @@ from skynet.sftp.pace import Pace
 from skynet.sftp.replies import FAILURE, NO_SUCH_FILE, PERMISSION_DENIED
 from skynet.tree import join
 from tests.support.faults import Act, Fault, FaultConnection, every, no_fault, nth
-from tests.support.pipes import FAR_AWAY
+from tests.support.pipes import FAR_AWAY, pretend
 from tests.support.targets import DEADLINE, KINDS, Place, prepared, source, succeed, upload
 
 FRESH = ["OPEN", "WRITE"]
@@ -66,7 +66,7 @@ def served(
 ) -> Iterator[There]:
     connection = FaultConnection(open_files=open_files)
     client = Client(connection, channels=channels, timeout=DEADLINE, pace=pace)
-    client.round_trip = FAR_AWAY
+    pretend(client, FAR_AWAY)
     directory = tmp_path / "target"
     try:
         remote = SftpRemote(client, os.fsencode(directory), "nonce")

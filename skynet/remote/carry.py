@@ -17,7 +17,7 @@ from skynet.remote.places import Places, is_directory
 from skynet.remote.send import Opener, Sender
 from skynet.remote.verbs import Intent, Outcome
 from skynet.sftp import wire
-from skynet.sftp.client import Capabilities
+from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     FAILURE,

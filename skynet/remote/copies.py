@@ -18,7 +18,7 @@ from skynet.remote.places import Places
 from skynet.remote.send import Opener, Sender
 from skynet.remote.verbs import Outcome
 from skynet.sftp import wire
-from skynet.sftp.client import Capabilities
+from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.patch import NO_COPIES, Original, copy, patch
 from skynet.sftp.replies import expect_ok

@@ -14,7 +14,7 @@ from skynet.ops import Upload
 from skynet.remote.places import Places, is_directory
 from skynet.remote.verbs import OWN, TEMPS, Intent, Outcome, is_temp
 from skynet.sftp import wire
-from skynet.sftp.client import Capabilities
+from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.pieces import Mark, Source, Trail
 from skynet.sftp.replies import Extended, parse_free_bytes

@@ -12,12 +12,12 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, Protocol, TypeVar, cast
 
-from skynet.errors import ConnectError, LinkLost, SkynetError
-from skynet.sftp import replies, wire
+from skynet.errors import ConnectError, LinkLost, ProtocolError, SkynetError
+from skynet.sftp import wire
+from skynet.sftp.capabilities import LIMITS, Bounds, Capabilities, ask_for_bounds
 from skynet.sftp.channel import Session
 from skynet.sftp.conversation import Conversation, Done, Everywhere, Talk, Work
 from skynet.sftp.gain import Gain
@@ -28,8 +28,9 @@ from skynet.sftp.stream import Stream
 T = TypeVar("T")
 
 UNKNOWN_ROUND_TRIP = 0.02  # seconds, where the server has nothing to measure it with
+NEAR = 0.002  # seconds of a round trip to a server on this machine, or the next
 # A round trip below so many seconds makes so many channels useful, before more are tried (Gain).
-USEFUL_CHANNELS = ((0.002, 2), (0.010, 4), (float("inf"), 8))
+USEFUL_CHANNELS = ((NEAR, 2), (0.010, 4), (float("inf"), 8))
 # So many channels share the queue. Small files spread over more would share fewer packets and
 # wake-ups; further channels only take their part in what runs everywhere.
 SHARING_CHANNELS = 4
@@ -46,36 +47,6 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """End the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a server can do, as it said itself. Lengths in bytes; 0 handles means not known."""
-
-    extensions: frozenset[bytes] = frozenset()
-    max_write: int = 32 * 1024
-    max_read: int = 32 * 1024
-    max_handles: int = 0
-
-    @property
-    def posix_rename(self) -> bool:
-        """Whether a rename can replace a file atomically."""
-        return b"posix-rename@openssh.com" in self.extensions
-
-    @property
-    def hardlink(self) -> bool:
-        """Whether a file can be given a second name."""
-        return b"hardlink@openssh.com" in self.extensions
-
-    @property
-    def statvfs(self) -> bool:
-        """Whether free space can be asked for."""
-        return b"statvfs@openssh.com" in self.extensions
-
-    @property
-    def copy_data(self) -> bool:
-        """Whether the server copies from one open file to another."""
-        return b"copy-data" in self.extensions
 
 
 class Client:
@@ -104,6 +75,7 @@ class Client:
         self._shared: list[tuple[Everywhere, Callable[[], bool], Done]] = []
         self._most = self._wanted = channels
         self._unlimited = limits(None, channels)
+        self._bounds: _Answer[Bounds] = _Answer()
         self._tried = 0  # channels beyond what the round trip asks for
         self.round_trip = UNKNOWN_ROUND_TRIP
         self._opening = 0
@@ -134,7 +106,14 @@ class Client:
         self.submit_all([Work(conversation, cast("Done", done), weight)])
 
     def submit_all(self, work: Iterable[Work]) -> None:
-        """Run many conversations; together they cost fewer wake-ups and packets than one by one."""
+        """Run many conversations; together they cost fewer wake-ups and packets than one by one.
+
+        They may open many files, so they begin when the server has said how many it takes.
+        """
+        self._bounds.wait()
+        self._queue(work)
+
+    def _queue(self, work: Iterable[Work]) -> None:
         self._work.extend(work)
         if self._lost is not None or self._closed.is_set():
             self._fail_queued()
@@ -143,11 +122,11 @@ class Client:
             session.kick()
 
     def call(self, conversation: Conversation[T]) -> T:
-        """Run a conversation and wait for it. The supervisor bounds the wait."""
+        """Run a conversation of a few requests and wait for it. The supervisor bounds the wait."""
         if self._aside is not None:
             return self.call_pinned(conversation)
         answer: _Answer[T] = _Answer()
-        self.submit(conversation, answer.set)
+        self._queue([Work(conversation, answer.set)])
         return answer.get()
 
     def call_pinned(self, conversation: Conversation[T]) -> T:
@@ -169,6 +148,7 @@ class Client:
         Each moves at most a window (2 MiB on OpenSSH) in a round trip; where that is short, more
         channels mostly cost. Large files try more, one by one, as long as that makes them faster.
         """
+        self._bounds.wait()  # with them comes the round trip
         with self._lock:
             useful = next(n for limit, n in USEFUL_CHANNELS if self.round_trip < limit)
             useful += self._tried
@@ -197,15 +177,28 @@ class Client:
 
     def _open_first(self) -> Capabilities:
         session = self._new_session()
-        extensions = session.greet()
+        extensions = frozenset(session.greet())
+        if LIMITS in extensions:
+            # First, and nobody waits: the first calls travel behind it, and cost no more time.
+            session.pin(Work(self._learn_bounds(session), self._note_bounds, 0))
+        else:
+            self._bounds.set(Bounds(), None)
         session.start("sftp-0")
-        capabilities = Capabilities(frozenset(extensions))
-        if b"limits@openssh.com" in extensions:
-            asked = monotonic()
-            capabilities = self.call(_ask_limits(capabilities))
-            self.round_trip = monotonic() - asked
-            session.bound_handles(capabilities.max_handles)
-        return capabilities
+        # A near server is measured best while nothing else runs here; a far one is not waited for.
+        self._bounds.wait(NEAR)
+        return Capabilities(extensions, self._bounds.get)
+
+    def _learn_bounds(self, session: Session) -> Conversation[Bounds]:
+        asked = monotonic()
+        bounds = yield from ask_for_bounds()
+        self.round_trip = monotonic() - asked  # what else is under way was asked later
+        session.bound_handles(bounds.handles)
+        return bounds
+
+    def _note_bounds(self, bounds: Bounds | None, error: BaseException | None) -> None:
+        self._bounds.set(bounds, error)
+        if isinstance(error, ProtocolError):
+            self._on_lost(self, error)
 
     def _open_another(self) -> None:
         try:
@@ -335,27 +328,11 @@ class _Answer(Generic[T]):
         self._result, self._error = result, error
         self._ready.set()
 
+    def wait(self, seconds: float | None = None) -> None:
+        self._ready.wait(seconds)
+
     def get(self) -> T:
-        self._ready.wait()
+        self.wait()
         if self._error is not None:
             raise self._error
         return cast("T", self._result)
-
-
-def _ask_limits(capabilities: Capabilities) -> Conversation[Capabilities]:
-    (reply,) = yield [wire.limits()]
-    if not isinstance(reply, replies.Extended):
-        return capabilities
-    packet, read, write, handles = replies.parse_limits(reply.body)
-    room = min(packet or replies.MAX_PACKET, replies.MAX_PACKET) - 1024
-    return Capabilities(
-        capabilities.extensions,
-        max_write=_usable(write, room),
-        max_read=_usable(read, room),
-        max_handles=handles if handles < 1 << 20 else 0,
-    )
-
-
-def _usable(limit: int, room: int) -> int:
-    """A length that both the server's limit and its longest packet allow, never absurdly small."""
-    return max(4096, min(limit or room, room, 255 * 1024))

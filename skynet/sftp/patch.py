@@ -22,7 +22,7 @@ import xxhash
 from skynet.delta import Data, Delta
 from skynet.errors import LinkLost, RequestError, TornRead
 from skynet.sftp import wire
-from skynet.sftp.client import Capabilities
+from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes
 from skynet.sftp.pieces import Pieces, Source
 from skynet.sftp.ration import Ration

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from skynet.errors import LinkLost, RequestError
 from skynet.sftp import wire
-from skynet.sftp.client import Capabilities
+from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes, Step
 from skynet.sftp.pieces import NOTHING, Pieces, Source, Trail, whole
 from skynet.sftp.ration import Ration
