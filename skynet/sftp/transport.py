@@ -159,7 +159,6 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
         m.get_int()
         self.farewell = one_line(m.get_binary())
         m.rewind()
-        m.get_byte()
         super()._parse_disconnect(m)
 
     def _send_user_message(self, data: Any) -> None:
