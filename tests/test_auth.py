@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,13 @@ def server(directory: Path, *methods: str, **rules: object) -> Iterator[tuple[En
 def test_password_from_the_environment(tmp_path: Path, method: str) -> None:
     with server(tmp_path, method) as (endpoint, rules):
         logs_in(endpoint, SKYNET_PASSWORD=PASSWORD)
+        assert rules.seen == [PASSWORD]
+
+
+def test_a_server_of_passwords_does_not_mind_a_named_key(tmp_path: Path) -> None:
+    with server(tmp_path) as (endpoint, rules):
+        key = make_key(tmp_path / "key")
+        logs_in(dataclasses.replace(endpoint, identity=key), SKYNET_PASSWORD=PASSWORD)
         assert rules.seen == [PASSWORD]
 
 
@@ -164,11 +171,15 @@ def test_key_file_repr_hides_the_key(tmp_path: Path) -> None:
 
 
 class Script:
-    """A Login whose answers are a list; it records what was requested."""
+    """A Login whose answers are a list; it records what was requested.
 
-    def __init__(self, *answers: Answer | Exception) -> None:
+    grants: the login service; else the server hangs up when it is asked for.
+    """
+
+    def __init__(self, *answers: Answer | Exception, grants: bool = True) -> None:
         self.answers = list(answers)
         self.requests: list[str] = []
+        self._grants = grants
 
     def _next(self, request: str) -> Answer:
         self.requests.append(request)
@@ -176,6 +187,10 @@ class Script:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def begin(self) -> None:
+        if not self._grants:
+            raise HungUpError("")
 
     def none(self) -> Answer:
         return self._next("none")
@@ -203,11 +218,21 @@ def wants(*methods: str, partial: bool = False) -> Answer:
 YES, NO = Answer(True), Answer(False)
 
 
-@pytest.fixture
-def hop(tmp_path: Path) -> Hop:
-    key = make_key(tmp_path / "key")
+def hop_with(key: Path) -> Hop:
+    """A server for which the user has named this key."""
     endpoint = Endpoint("host", "anna", identity=key, ssh_config=Path(os.devnull))
     return route(endpoint, lambda _text, host: {"hostname": host, "user": "anna"})[0]
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Hop:
+    return hop_with(make_key(tmp_path / "key"))
+
+
+@pytest.fixture
+def hop(named: Hop) -> Hop:
+    """A server for which ssh_config, or nobody, has named the key."""
+    return dataclasses.replace(named, strict=False)
 
 
 def run(script: Script, hop: Hop, person: Person, environ: Mapping[str, str]) -> None:
@@ -249,12 +274,95 @@ def test_a_server_that_hangs_up_is_quoted(hop: Hop) -> None:
     with pytest.raises(AuthError, match="Too many") as caught:
         run(Script(wants("publickey"), HungUpError("Too many")), hop, Person(), {})
     assert caught.value.code == "too-many-tries"
-    with pytest.raises(ConnectError) as early:
-        run(Script(HungUpError("")), hop, Person(), {})
-    assert early.value.code == "closed"
+    for early in Script(HungUpError("")), Script(grants=False):
+        with pytest.raises(ConnectError) as closed:
+            run(early, hop, Person(), {})
+        assert closed.value.code == "closed"
+
+
+# A key that was named: offered before the server is asked what it takes, if nobody need be asked
+
+
+PW = {"SKYNET_PASSWORD": "pw"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "requests"),
+    [
+        ([YES], []),
+        ([wants("password"), YES], ["password pw"]),
+        ([wants("password", partial=True), YES], ["password pw"]),
+        ([wants("publickey", "password"), YES], ["password pw"]),
+        # Its refusal does not tell the rest: then the server is asked after all.
+        ([NO, wants("password"), YES], ["none", "password pw"]),
+        # Before giving up, too: it may let in whoever asks.
+        ([wants("publickey"), YES], ["none"]),
+        ([wants("password"), NO, YES], ["password pw", "none"]),
+    ],
+)
+def test_a_named_key_is_offered_first(
+    named: Hop, answers: list[Answer], requests: list[str]
+) -> None:
+    script = Script(*answers)
+    run(script, named, Person(), PW)
+    assert script.requests == ["publickey", *requests]
+
+
+@pytest.mark.parametrize("last", [wants("publickey"), HungUpError("Too many")])
+def test_what_refuses_a_named_key_is_asked_once_and_told_by_the_key(
+    named: Hop, last: Answer | Exception
+) -> None:
+    script = Script(wants("publickey"), last)
+    with pytest.raises(AuthError, match=r"Tried: key [^;]*key\. The server accepts: pub") as caught:
+        run(script, named, Person(), {})
+    assert caught.value.code == "auth"
+    assert script.requests == ["publickey", "none"]
+
+
+def test_a_server_that_hangs_up_on_a_named_key(named: Hop) -> None:
+    with pytest.raises(AuthError, match="Too many") as caught:
+        run(Script(HungUpError("Too many")), named, Person(), {})
+    assert caught.value.code == "too-many-tries"
+    with pytest.raises(ConnectError) as closed:
+        run(Script(grants=False), named, Person(), {})
+    assert closed.value.code == "closed"
+
+
+def locked(directory: Path) -> Path:
+    return make_key(directory / "locked", passphrase="open sesame")
+
+
+def damaged(directory: Path) -> Path:
+    key = directory / "damaged"
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END")
+    return key
+
+
+def missing(directory: Path) -> Path:
+    return directory / "missing"
+
+
+def public(directory: Path) -> Path:
+    return Path(f"{make_key(directory / 'key')}.pub")
+
+
+@pytest.mark.parametrize("key", [locked, damaged, missing, public])
+def test_a_named_key_that_does_not_open_by_itself_waits_for_its_turn(
+    tmp_path: Path, key: Callable[[Path], Path]
+) -> None:
+    script, person = Script(wants("password"), YES), Person()
+    run(script, hop_with(key(tmp_path)), person, PW)
+    assert script.requests == ["none", "password pw"]
+    assert not person.asked
+
+
+def test_a_passphrase_that_is_given_opens_a_named_key(tmp_path: Path) -> None:
+    script = Script(YES)
+    run(script, hop_with(locked(tmp_path)), Person(), {"SKYNET_PASSPHRASE": "open sesame"})
+    assert script.requests == ["publickey"]
 
 
 def test_a_public_key_is_told_from_a_private_one(hop: Hop) -> None:
-    public = dataclasses.replace(hop, identities=(Path(f"{hop.identities[0]}.pub"),))
+    public_hop = hop_with(Path(f"{hop.identities[0]}.pub"))
     with pytest.raises(AuthError, match="is a public key"):
-        run(Script(wants("publickey")), public, Person(), {})
+        run(Script(wants("publickey")), public_hop, Person(), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -118,8 +119,40 @@ def test_named_key_is_the_only_one_of_the_agent(sshd: Sshd, agent: str, tmp_path
     stranger = make_key(tmp_path / "stranger")
     add_to_agent(agent, stranger, sshd.client_key)
     with pytest.raises(AuthError) as caught:
-        logs_in(sshd.endpoint(identity=stranger), SSH_AUTH_SOCK=agent)
+        logs_in(sshd.endpoint(identity=Path(f"{stranger}.pub")), SSH_AUTH_SOCK=agent)
     assert str(caught.value).count("agent key") == 1
+
+
+def requests(sshd: Sshd) -> list[str]:
+    """The methods of the login requests that a server with LogLevel DEBUG1 has heard."""
+    return re.findall(
+        r"userauth-request for user \S+ service ssh-connection method (\S+)", sshd.log
+    )
+
+
+def test_a_named_key_logs_in_with_one_request(tmp_path: Path) -> None:
+    with running_sshd(tmp_path / "sshd", "LogLevel DEBUG1") as sshd:
+        logs_in(sshd.endpoint())
+        assert requests(sshd) == ["publickey"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the agent listens on a Unix socket")
+def test_a_named_key_that_the_agent_has_too_is_offered_once(tmp_path: Path, agent: str) -> None:
+    stranger = make_key(tmp_path / "stranger")
+    add_to_agent(agent, stranger)
+    with running_sshd(tmp_path / "sshd", "LogLevel DEBUG1") as sshd:
+        with pytest.raises(AuthError, match="accepts: publickey"):
+            logs_in(sshd.endpoint(identity=stranger), SSH_AUTH_SOCK=agent)
+        assert requests(sshd) == ["publickey", "none"]
+
+
+def test_a_refusal_that_ends_the_connection_names_the_key(tmp_path: Path) -> None:
+    key = make_key(tmp_path / "stranger")
+    for tries, code in ((1, "too-many-tries"), (2, "auth")):
+        with running_sshd(tmp_path / f"sshd{tries}", f"MaxAuthTries {tries}") as sshd:
+            with pytest.raises(AuthError, match=f"Tried: key {key}") as caught:
+                logs_in(sshd.endpoint(identity=key))
+            assert caught.value.code == code
 
 
 def test_dead_agent_is_no_obstacle(sshd: Sshd, tmp_path: Path) -> None:

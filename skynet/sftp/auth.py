@@ -4,6 +4,10 @@ Keys come first (the one that was named, or the agent's and the default files), 
 A password is tried as such and, where the server takes it, as the answer of a
 keyboard-interactive login. A server that wants several steps gets them in the order it asks.
 The requests themselves are made by a Login; nothing here knows the library below it.
+
+What the server accepts is learned by asking to be let in without anything. But a key that was named
+is offered without that, if it opens without asking anybody: its refusal tells the same. Then the
+server is asked last, before giving up, since it may let us in.
 """
 
 from __future__ import annotations
@@ -51,6 +55,9 @@ class HungUpError(Exception):
 
 class Login(Protocol):
     """The authentication requests of one connection. Each raises HungUpError when it ends."""
+
+    def begin(self) -> None:
+        """Ask for the login service; everything else comes after it."""
 
     def none(self) -> Answer:
         """Ask to be let in without anything, to learn what the server accepts."""
@@ -106,26 +113,56 @@ def log_in(
     passwords: the endpoint whose password sources may be used; None for a jump host, which must
     never see the password of the server behind it.
     """
-    progress = Progress()
+    named = _named_key(login, hop, environ)
+    progress = Progress(allowed=frozenset({PUBLICKEY} if named else ()))
+    keys = named or _offers(login, hop, environ, prompter, progress)
     sources = (
-        ({PUBLICKEY}, _key_attempts(login, hop, environ, prompter, progress)),
+        ({PUBLICKEY}, (Attempt(key.label, partial(login.publickey, key)) for key in keys)),
         (
             {PASSWORD, INTERACTIVE},
             _password_attempts(login, hop, passwords, environ, prompter, progress),
         ),
     )
+    asked = accepted = False
     try:
-        answer = login.none()
-        progress.note(answer)
-        while not answer.accepted:
+        login.begin()
+        while not accepted:
             attempt = _next(sources, progress)
-            if attempt is None:
+            if attempt is not None:
+                progress.tried.append(attempt.label)
+                answer = attempt.request()
+            elif not asked:
+                asked, answer = True, _ask(login, progress)
+            else:
                 raise _refused(hop, progress)
-            progress.tried.append(attempt.label)
-            answer = attempt.request()
             progress.note(answer)
+            accepted = answer.accepted
     except HungUpError as error:
         raise _hung_up(hop, progress, str(error)) from error
+
+
+def _ask(login: Login, progress: Progress) -> Answer:
+    """Ask to be let in for nothing, or what else it takes."""
+    try:
+        return login.none()
+    except HungUpError:
+        if not progress.tried:
+            raise
+        return Answer(accepted=False)  # what was tried before has failed, and is what to tell
+
+
+def _named_key(login: Login, hop: Hop, environ: Mapping[str, str]) -> list[Offer]:
+    """The key that the user named, if it opens without asking anybody.
+
+    It is all that such a hop has to offer. Trouble with it is told when its turn comes.
+    """
+    if not hop.strict:
+        return []
+    try:
+        files = map(credentials.read_key_file, hop.identities)
+        return [key for file in files for key in _unlock(login, file, environ, credentials.NOBODY)]
+    except AuthError:
+        return []
 
 
 def _next(
@@ -138,13 +175,6 @@ def _next(
             if attempt is not None:
                 return attempt
     return None
-
-
-def _key_attempts(
-    login: Login, hop: Hop, environ: Mapping[str, str], prompter: Prompter, progress: Progress
-) -> Iterator[Attempt]:
-    for offer in _offers(login, hop, environ, prompter, progress):
-        yield Attempt(offer.label, partial(login.publickey, offer))
 
 
 def _offers(

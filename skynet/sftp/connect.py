@@ -68,6 +68,15 @@ class _Login:
         if self._agent_socket is not None:
             self._agent_socket.close()
 
+    def begin(self) -> None:
+        self._deadline.restart()
+        try:
+            self._handler.ask_for_service()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._ended() from error
+        finally:
+            self._deadline.stop()
+
     def none(self) -> Answer:
         return self._ask(self._handler.auth_none)
 
@@ -117,21 +126,24 @@ class _Login:
         answered = threading.Event()
         self._deadline.restart()
         try:
+            self._handler.methods = None
             request(self._hop.user, *what, answered)
             rest = self._handler.wait_for_response(answered)
         except paramiko.BadAuthenticationType as error:
             return Answer(accepted=False, methods=frozenset(error.allowed_types))
         except (paramiko.SSHException, EOFError, OSError) as error:
             if self._transport.is_active():
-                return Answer(accepted=False)
-            if self._deadline.expired:
-                raise refusals.timeout(
-                    self._hop, "did not answer the login", self._seconds
-                ) from error
-            raise HungUpError(self._transport.farewell) from error
+                return Answer(accepted=False, methods=self._handler.methods)
+            raise self._ended() from error
         finally:
             self._deadline.stop()
         return Answer(not rest, frozenset(rest) if rest else None, bool(rest))
+
+    def _ended(self) -> Exception:
+        """What it means that the session is over."""
+        if self._deadline.expired:
+            return refusals.timeout(self._hop, "did not answer the login", self._seconds)
+        return HungUpError(self._transport.farewell)
 
 
 def _connect_agent(hop: Hop, environ: Mapping[str, str], seconds: float) -> Any:

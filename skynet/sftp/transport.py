@@ -35,6 +35,8 @@ REKEY_SECONDS = 300.0
 # How often the thread that reads looks whether it is to end, when nothing comes.
 # paramiko's own 0.1 s were more than half of what an idle daemon took.
 LOOK_SECONDS = 1.0
+# How often who waits for the login service looks whether the session has ended.
+ALIVE_SECONDS = 0.1
 
 # Nothing below the command line prints: without a handler, errors would reach stderr.
 _paramiko_log = logging.getLogger("paramiko")
@@ -178,21 +180,35 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
 class AuthHandler(paramiko.auth_handler.AuthHandler):  # type: ignore[misc]  # the base is untyped
     """Asks for the login service once; some servers hang up on paramiko, which asks every time.
 
-    All attempts but the first are therefore signed in the thread that makes them: an agent that
-    will not sign fails an attempt and not the session.
+    Attempts are therefore signed in the thread that makes them: a key that will not sign fails an
+    attempt and not the session. methods: what the server accepts, by its last refusal.
     """
 
-    _has_service = False
+    def __init__(self, transport: SshTransport) -> None:
+        super().__init__(transport)
+        self.methods: frozenset[str] | None = None
+        self._granted = threading.Event()
+
+    def ask_for_service(self) -> None:
+        """Wait until the server grants the login service; raises what broke the session if it did.
+
+        Only then is it known which signatures of an RSA key the server takes.
+        """
+        super()._request_auth()
+        while not self._granted.wait(ALIVE_SECONDS):
+            if not self.transport.is_active():
+                raise self.transport.get_exception() or EOFError("the session has ended")
 
     def _request_auth(self) -> None:
-        if not self._has_service:
-            super()._request_auth()
-            return
         granted = paramiko.Message()
         granted.add_string("ssh-userauth")
         granted.rewind()
         super()._parse_service_accept(granted)
 
-    def _parse_service_accept(self, m: Any) -> None:
-        self._has_service = True
-        super()._parse_service_accept(m)
+    def _parse_service_accept(self, _message: Any) -> None:
+        self._granted.set()
+
+    def _parse_userauth_failure(self, m: Any) -> None:
+        self.methods = frozenset(m.get_list())
+        m.rewind()
+        super()._parse_userauth_failure(m)
