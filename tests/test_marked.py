@@ -284,5 +284,6 @@ def test_a_session_that_made_its_target_costs_no_more(tmp_path: Path) -> None:
         session.cycle(marks={b"a": False})
         assert world.requests() == [*LOOK_AT_LEASE, *UPLOAD, *APPEND]
         session.quiet(audit=True)
-        assert world.requests() == ["OPENDIR", "READDIR", "READDIR", "CLOSE"]
+        assert world.requests()[:3] == ["OPENDIR", "READDIR", "READDIR"]
+        assert world.requests()[3:] in (["CLOSE"], []), "nobody waits for it"
     world.check()

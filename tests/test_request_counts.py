@@ -53,7 +53,8 @@ def test_nothing_changed_without_audit(world: World) -> None:
 def test_nothing_changed_with_audit(world: World) -> None:
     report = world.quiet()
     # Two directories, the target and d; .skynet is not looked into.
-    assert world.requests() == [*LIMITS, *IS_CURRENT, *LIST_DIRECTORY, *LIST_DIRECTORY]
+    # Nobody waits for the last CLOSE, so it may go with the connection.
+    assert world.requests()[:14] == [*LIMITS, *IS_CURRENT, *LIST_DIRECTORY, *LIST_DIRECTORY[:3]]
     assert report.counts["requests"] == 15
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -13,8 +14,9 @@ from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote import walk as room
 from skynet.remote.verbs import Listed
 from skynet.remote.walk import walk
-from skynet.sftp import replies
+from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
+from skynet.sftp.conversation import Conversation
 from skynet.sftp.wire import Attrs
 from skynet.tree import DIR, FILE, LINK, Entry, order
 from tests.support import frames
@@ -22,6 +24,7 @@ from tests.support.faults import Act, FaultConnection, nth
 from tests.support.frames import Asked
 from tests.support.pipes import client_over, pipe_client
 from tests.support.scripted import ScriptedConnection, greeting
+from tests.support.turns import TurnConnection, Turns
 
 A_FILE = Attrs(7, 0o100644, 1, 1)
 A_DIR = Attrs(mode=0o40755)
@@ -78,6 +81,17 @@ def nothing(path: bytes) -> bool:
     return False
 
 
+def walk_to_the_last_close(client: Client, root: bytes) -> list[Listed]:
+    """The walk waits for no CLOSE, so ask for something that is answered after all of them."""
+    found = list(walk(client, root, nothing))
+
+    def ask() -> Conversation[None]:
+        yield [wire.realpath(b".")]
+
+    client.call(ask())
+    return found
+
+
 def build(root: Path) -> None:
     for directory in ("a", "a/b", "a-b", "empty", "hidden/below"):
         (root / directory).mkdir(parents=True)
@@ -112,13 +126,47 @@ def test_a_directory_takes_four_requests(tmp_path: Path) -> None:
     connection = FaultConnection()
     with client_over(connection) as client:
         connection.arm(connection.fault)
-        found = list(walk(client, os.fsencode(tmp_path), nothing))
+        found = walk_to_the_last_close(client, os.fsencode(tmp_path))
     assert len(found) == 7
-    assert {kind: connection.seen.count(kind) for kind in connection.seen} == {
-        "OPENDIR": 7,
-        "READDIR": 14,
-        "CLOSE": 7,
-    }
+    assert Counter(connection.seen) == {"OPENDIR": 7, "READDIR": 14, "CLOSE": 7, "REALPATH": 1}
+
+
+def test_a_level_costs_two_turns_with_links_and_without(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/link").symlink_to("x")
+    turns = Turns(
+        [
+            ["OPENDIR"],
+            ["READDIR", "READDIR"],
+            ["CLOSE", "OPENDIR"],  # the directory below
+            ["READDIR", "READDIR"],
+            ["CLOSE", "READLINK"],  # with a link, what is there is known a turn later
+            ["OPENDIR"],
+            ["READDIR", "READDIR"],
+            ["CLOSE", "REALPATH"],
+        ]
+    )
+    with client_over(TurnConnection(turns)) as client:
+        found = walk_to_the_last_close(client, os.fsencode(tmp_path))
+    assert [listed.directory for listed in found] == [b"", b"a", b"a/b"]
+    turns.check()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_a_close_is_answered_concerns_nobody(tmp_path: Path, number: int) -> None:
+    build(tmp_path)
+    with client_over(FaultConnection(nth("CLOSE", number, replies.FAILURE))) as client:
+        found = list(walk(client, os.fsencode(tmp_path), nothing))
+    assert [listed.error for listed in found] == [None] * 7
+
+
+def test_a_link_lost_behind_the_last_listing_is_told_by_whatever_comes_next(
+    tmp_path: Path,
+) -> None:
+    with client_over(FaultConnection(nth("CLOSE", 0, Act.CUT_BEFORE))) as client:
+        assert len(list(walk(client, os.fsencode(tmp_path), nothing))) == 1
+        with pytest.raises(LinkLost):
+            list(walk(client, os.fsencode(tmp_path), nothing))
 
 
 def test_a_large_directory_is_read_many_batches_at_a_time(tmp_path: Path) -> None:
@@ -149,7 +197,7 @@ def test_a_directory_that_cannot_be_listed_is_told_and_the_others_go_on(
     number = {"OPENDIR": 1, "READDIR": 2}[kind]
     connection = FaultConnection(nth(kind, number, replies.PERMISSION_DENIED))
     with client_over(connection) as client:
-        found = {got.directory: got for got in walk(client, os.fsencode(tmp_path), nothing)}
+        found = {got.directory: got for got in walk_to_the_last_close(client, bytes(tmp_path))}
     refused = found[b"locked"]
     assert isinstance(refused.error, RequestError)
     assert refused.children == {}

@@ -18,7 +18,7 @@ from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote.verbs import Listed
 from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
-from skynet.sftp.conversation import Conversation, Done, Work
+from skynet.sftp.conversation import Conversation, Lanes, Work
 from skynet.tree import DIR, FILE, LINK, SECOND, Entry, join, order
 
 _Arrival = tuple[bytes, Listed | None, BaseException | None]
@@ -46,7 +46,7 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
         # In bursts, which share packets and wake-ups; but what is needed next is asked at once.
         if waiting and (room >= BURST or waiting[0][1] == directory):
             paths = [heappop(waiting)[1] for _ in range(min(max(room, BURST), len(waiting)))]
-            client.submit_all([Work(_list(root, path), _deliver(arrived, path)) for path in paths])
+            client.submit_all([_listing(root, path, arrived) for path in paths])
             in_flight += len(paths)
         if directory not in listed:
             path, got, error = arrived.get()  # the client's supervisor bounds this wait
@@ -68,8 +68,17 @@ def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterato
         yield listed.pop(directory)
 
 
-def _deliver(arrived: SimpleQueue[_Arrival], path: bytes) -> Done:
-    return lambda got, error: arrived.put((path, got, error))
+def _listing(root: bytes, directory: bytes, arrived: SimpleQueue[_Arrival]) -> Work:
+    """Lists one directory. What it holds arrives as soon as it is known, an error in the end."""
+
+    def tell(listed: Listed) -> None:
+        arrived.put((directory, listed, None))
+
+    def end(_: None, error: BaseException | None) -> None:
+        if error is not None:  # if it was listed already, the link is lost, which ends the walk
+            arrived.put((directory, None, error))
+
+    return Work(_list(root, directory, tell), end)
 
 
 def _accept(path: bytes, got: Listed | None, error: BaseException | None) -> Listed:
@@ -80,7 +89,7 @@ def _accept(path: bytes, got: Listed | None, error: BaseException | None) -> Lis
     raise error or LinkLost("The listing was given up.")
 
 
-def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
+def _list(root: bytes, directory: bytes, tell: Callable[[Listed], None]) -> Conversation[None]:
     full = _below(root, directory) if directory else root
     (reply,) = yield [wire.opendir(full)]
     handle = replies.expect_handle(reply)
@@ -91,9 +100,25 @@ def _list(root: bytes, directory: bytes) -> Conversation[Listed]:
     except Exception:
         yield [wire.close(handle)]
         raise
+    # What is below need not wait for this to be closed; that is asked first, and nobody waits.
+    ending = Lanes([_close(handle), _finish(full, directory, children, unknown, tell)])
+    del children, unknown  # they belong to whoever is told of them
+    yield ending
+
+
+def _close(handle: bytes) -> Conversation[None]:
     yield [wire.close(handle)]
+
+
+def _finish(
+    full: bytes,
+    directory: bytes,
+    children: dict[bytes, Entry],
+    unknown: set[bytes],
+    tell: Callable[[Listed], None],
+) -> Conversation[None]:
     yield from _read_links(full, children, unknown)
-    return Listed(directory, children, frozenset(unknown), None)
+    tell(Listed(directory, children, frozenset(unknown), None))
 
 
 def _below(full: bytes, path: bytes) -> bytes:
