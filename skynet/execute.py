@@ -7,7 +7,7 @@ compacted and old trash removed, where it is time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from skynet.apply import Addition, Applied, More, apply
@@ -58,8 +58,7 @@ class Execution:
         """Carry it out; None if it must be made again, with an audit."""
         session, lease, ledger = self._session, self._lease, self._ledger
         session.around.monitor(Stage("transferring"))
-        if not (self._audited or self._leads_where_recorded(plan.ops)):
-            return None
+        leads_where_recorded = None if self._audited else self._look_at_the_way(plan.ops)
         # Without a manifest nothing tells of a first run that broke off before it had the lease.
         may_hold_temps = ledger.is_new and session.site.is_prepared
         self._prepare()
@@ -76,6 +75,8 @@ class Execution:
         if not was_held:
             ledger.expect_unmoved()
             lease.beat()
+        if leads_where_recorded is not None and not leads_where_recorded():
+            return None
         lease.has_begun = True
         ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
@@ -106,7 +107,7 @@ class Execution:
 
     def join(self, plan: Plan, found: Survey) -> Addition | None:
         """What a running plan is to go on with; None if an audit must come first."""
-        if not self._leads_where_recorded(plan.ops):
+        if not self._look_at_the_way(plan.ops)():
             return None
         self._ledger.index.remember(found.settled)
         mine = self._found
@@ -138,23 +139,28 @@ class Execution:
         self._session.memory.intents.forget(intents)
         return going_on
 
-    def _leads_where_recorded(self, ops: Sequence[Op]) -> bool:
-        """Whether what the plan goes through is still there, and no link out of the target.
+    def _look_at_the_way(self, ops: Sequence[Op]) -> Callable[[], bool]:
+        """Ask whether what the plan goes through is still there, and no link out of the target.
 
         An audit has seen that; without one the directories on the way are looked at, if they were
-        not lately.
+        not lately. What is returned waits for the answer.
         """
         wanted = _gone_through(ops)
         is_synced = self._ledger.index.entry
         known = [path for path in wanted if is_synced(path)]
         unseen = self._session.not_seen_lately(known)
-        if self._remote.kinds(unseen) != [wanted[path] for path in unseen]:
-            return False
-        if any(isinstance(op, Rename) and op.entry.kind == DIR for op in ops):
-            self._session.forget_seen()  # others will be at these paths
-        else:
-            self._session.note_seen(path for path in unseen if wanted[path] == DIR)
-        return True
+        kinds = self._remote.kinds(unseen)
+
+        def leads_where_recorded() -> bool:
+            if kinds() != [wanted[path] for path in unseen]:
+                return False
+            if any(isinstance(op, Rename) and op.entry.kind == DIR for op in ops):
+                self._session.forget_seen()  # others will be at these paths
+            else:
+                self._session.note_seen(path for path in unseen if wanted[path] == DIR)
+            return True
+
+        return leads_where_recorded
 
     def _commit(self, batch: list[Outcome]) -> None:
         """Record what the remote has acknowledged."""

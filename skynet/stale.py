@@ -179,15 +179,18 @@ def expect_fresh(saved: SavedPlan, basis: Basis, root: Root, sight: Sight) -> No
 
 def expect_remote(
     ops: Sequence[Op],
-    kinds: Callable[[Sequence[bytes]], Sequence[Kind | None]],
+    kinds: Callable[[Sequence[bytes]], Callable[[], Sequence[Kind | None]]],
     is_synced: Callable[[bytes], bool],
 ) -> None:
-    """StalePlan unless the remote, and the manifest, have what the operations take for granted."""
+    """StalePlan unless the remote, and the manifest, have what the operations take for granted.
+
+    kinds: as of Remote.
+    """
     wanted = expected(ops)
     paths = list(wanted.kinds)
     changes = [
         f"on the remote, {shown(path)} is not what it was"
-        for path, found in zip(paths, kinds(paths), strict=True)
+        for path, found in zip(paths, kinds(paths)(), strict=True)
         if found not in wanted.kinds[path]
     ]
     unknown = [path for path in wanted.ours if not is_synced(path)]

@@ -127,3 +127,22 @@ def test_a_stray_temporary_file_beside_its_target_is_removed(world: World) -> No
     world.sync()
     assert not list((world.remote / "d").glob(".skynet-tmp-*"))
     world.quiet()
+
+
+def test_where_the_way_leads_elsewhere_it_is_audited_with_the_lease_that_was_taken(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    world.put({"d": {"f": b"1"}})
+    world.sync()
+    shutil.rmtree(world.remote / "d")
+    world.put_remote({"d": Link(os.fsencode(tmp_path / "outside"))})
+    world.put({"d": {"f": b"changed"}})
+    world.sync(audit=False)
+    opened = [request.text for request in world.asked if request.kind == "OPEN"]
+    own = {name: sum(path.endswith(name) for path in opened) for name in (b"lease", b"manifest")}
+    assert own == {b"lease": 1, b"manifest": 2}, "once before and once with the lease"
+    assert "OPENDIR" in world.requests()
+    assert not (world.remote / ".skynet/lease").exists()
+    assert not list((tmp_path / "outside").iterdir())
+    world.check()

@@ -135,16 +135,14 @@ def test_a_level_costs_two_turns_with_links_and_without(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/link").symlink_to("x")
     turns = Turns(
-        [
-            ["OPENDIR"],
-            ["READDIR", "READDIR"],
-            ["CLOSE", "OPENDIR"],  # the directory below
-            ["READDIR", "READDIR"],
-            ["CLOSE", "READLINK"],  # with a link, what is there is known a turn later
-            ["OPENDIR"],
-            ["READDIR", "READDIR"],
-            ["CLOSE", "REALPATH"],
-        ]
+        ["OPENDIR"],
+        ["READDIR", "READDIR"],
+        ["CLOSE", "OPENDIR"],  # the directory below
+        ["READDIR", "READDIR"],
+        ["CLOSE", "READLINK"],  # with a link, what is there is known a turn later
+        ["OPENDIR"],
+        ["READDIR", "READDIR"],
+        ["CLOSE", "REALPATH"],
     )
     with client_over(TurnConnection(turns)) as client:
         found = walk_to_the_last_close(client, os.fsencode(tmp_path))

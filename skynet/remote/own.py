@@ -9,7 +9,8 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from concurrent.futures import Future
+from typing import NamedTuple, TypeVar, cast
 
 from skynet.errors import RequestError, TargetError
 from skynet.remote.verbs import Stamp
@@ -158,6 +159,20 @@ class OwnFiles:
 
     def _full(self, name: bytes) -> bytes:
         return self._directory + b"/" + name
+
+
+def begin(client: Client, conversation: Conversation[T]) -> Future[T]:
+    """Begin what `call_pinned` waits for; who wants its result waits, or gets its error."""
+    answer: Future[T] = Future()
+
+    def done(result: T | None, error: BaseException | None) -> None:
+        if error is None:
+            answer.set_result(cast("T", result))
+        else:
+            answer.set_exception(error)
+
+    client.pin(conversation, done)
+    return answer
 
 
 def read_file(client: Client, path: bytes) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.ops import Op, Record
 from skynet.remote.carry import Carrier
 from skynet.remote.copies import Copies
-from skynet.remote.own import OwnFiles, read_file
+from skynet.remote.own import OwnFiles, begin, read_file
 from skynet.remote.places import Places, is_directory
 from skynet.remote.send import Opener, Sender
 from skynet.remote.turnstile import Turnstile
@@ -139,16 +139,9 @@ class SftpRemote(OwnFiles):
         self._client.widen()
         return walk(self._client, self.root, hides)
 
-    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
-        """What is at each path, links not followed; None for nothing or what can be no entry."""
-        asked = [wire.lstat(self._places.full(path)) for path in paths]
-        found = [
-            reply
-            for start in range(0, len(asked), LOOKS_AT_ONCE)
-            for reply in self._client.call(_ask(asked[start : start + LOOKS_AT_ONCE]))
-        ]
-        entries = [entry_of(reply) if isinstance(reply, wire.Attrs) else None for reply in found]
-        return [entry.kind if entry is not None else None for entry in entries]
+    def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:
+        """Ask what is at each path."""
+        return begin(self._client, _kinds([self._places.full(path) for path in paths])).result
 
     def submit(
         self,
@@ -265,6 +258,15 @@ def _as_exception(error: BaseException | None) -> Exception:
 
 def _ask(requests: list[wire.Request]) -> Conversation[Any]:
     return (yield requests)
+
+
+def _kinds(paths: Sequence[bytes]) -> Conversation[list[Kind | None]]:
+    found: list[Kind | None] = []
+    for start in range(0, len(paths), LOOKS_AT_ONCE):
+        for reply in (yield [wire.lstat(path) for path in paths[start : start + LOOKS_AT_ONCE]]):
+            entry = entry_of(reply) if isinstance(reply, wire.Attrs) else None
+            found.append(entry.kind if entry is not None else None)
+    return found
 
 
 def _are_made(wanted: dict[bytes, int | None]) -> Conversation[bool]:

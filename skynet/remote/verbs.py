@@ -139,8 +139,11 @@ class Remote(Protocol):
         Directories that `hides` (their path) are not entered.
         """
 
-    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
-        """What is at each path, links not followed; None for nothing or what can be no entry."""
+    def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:
+        """Ask what is at each path, links not followed; None for nothing or what can be no entry.
+
+        What is returned waits for the answer, so that other things can be asked meanwhile.
+        """
 
     def submit(
         self,

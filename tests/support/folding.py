@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class FoldingRemote(MemoryRemote):
         wanted = folded(name(path))
         return join(above, next((n for n in there if folded(n) == wanted), name(path)))
 
-    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
+    def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:
         return super().kinds([self.spelled(path) for path in paths])
 
     def _carry_out(self, begun: Any) -> Outcome:

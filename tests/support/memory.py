@@ -125,9 +125,10 @@ class MemoryRemote(MemoryDisk):
             else:
                 yield Listed(directory, self._children(directory), frozenset(), None)
 
-    def kinds(self, paths: Sequence[bytes]) -> list[Kind | None]:
+    def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:
         self._called("kinds", b"")
-        return [entry.kind if (entry := self.tree.get(path)) else None for path in paths]
+        found = [entry.kind if (entry := self.tree.get(path)) else None for path in paths]
+        return lambda: found
 
     def submit(
         self,

@@ -23,15 +23,20 @@ Turn = Sequence[str]  # requests in any order: "OPEN", "posix-rename", ...
 
 
 class Turns:
-    """Holds replies back until the requests of their turn are there."""
+    """Holds replies back until the requests of their turn are there; at first, none."""
 
-    def __init__(self, turns: Sequence[Turn]) -> None:
-        self._turns = turns
-        self._ends = list(accumulate(map(len, turns)))
+    def __init__(self, *turns: Turn) -> None:
         self._lock = threading.Lock()
-        self._asked: list[str] = []
-        self._numbers: dict[tuple[int, int], int] = {}  # (stream, request) -> which one it was
-        self._held: list[tuple[int, Callable[[], None]]] = []
+        self.expect(*turns)
+
+    def expect(self, *turns: Turn) -> None:
+        """From here on these are the turns; what comes after them is answered at once."""
+        with self._lock:
+            self._turns = turns
+            self._ends = list(accumulate(map(len, turns)))
+            self._asked: list[str] = []
+            self._numbers: dict[tuple[int, int], int] = {}  # (stream, request) -> which one it was
+            self._held: list[tuple[int, Callable[[], None]]] = []
 
     def note(self, stream: int, request: Asked) -> None:
         """A request has come. What waited for it is answered."""

@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 
 from skynet.config import Mirror, Target
 from skynet.cycle import Report, Request, Surroundings
-from skynet.errors import SkynetError
+from skynet.errors import LinkLost, SkynetError
 from skynet.monitor import Event
 from skynet.reconcile import run_cycle
 from skynet.remote import SftpRemote
 from skynet.sftp.client import Client
 from tests.support.faults import Act, Fault, FaultConnection, no_fault
 from tests.support.frames import Asked
+from tests.support.turns import Turn, TurnConnection, Turns
 
 SECOND = 1_000_000_000
 EPOCH = 1_700_000_000 * SECOND
@@ -77,6 +78,7 @@ class World:
         self.on_sleep: Callable[[], None] = lambda: None
         self.without: frozenset[bytes] = frozenset()  # extensions that the server lacks
         self.max_write = 0  # the limit that the server is made to state
+        self.turns: Turns | None = None
         self._moment = EPOCH
 
     # Making trees.
@@ -134,8 +136,22 @@ class World:
         assert held.counts["mutations"] == 0
         return self.sync(approve=held.hazards[0].approve, **options)
 
+    def sync_in(self, *turns: Turn, **options: Any) -> Report:
+        """Run one cycle that costs these turns and no more. Options: as of `sync`."""
+        self.turns = Turns(*turns)
+        try:
+            report = self.sync(**options)
+        except LinkLost:
+            self.turns.check()  # which says where it waits for an answer
+            raise
+        self.turns.check()
+        self.turns = None
+        return report
+
     def connect(self) -> SftpRemote:
         connection = FaultConnection(self._meet, without=self.without, max_write=self.max_write)
+        if self.turns is not None:
+            connection = TurnConnection(self.turns, self._meet)
         client = Client(connection, channels=1, timeout=20.0)
         return SftpRemote(client, os.fsencode(self.remote), os.urandom(5).hex())
 

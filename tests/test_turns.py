@@ -1,0 +1,59 @@
+"""What a cycle costs, in turns: one is what goes to the server before it must be heard.
+
+Every list is a turn, and what is in it travels together.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+
+from tests.support.sessions import sitting
+from tests.support.turns import Turn, Turns
+from tests.support.world import World
+
+IS_CURRENT: list[Turn] = [["OPEN", "OPEN"], ["READ", "CLOSE"] * 2]  # the manifest and its log
+TAKE_LEASE: list[Turn] = [["OPEN"], ["WRITE", "FSTAT", "CLOSE"]]
+UPLOAD: list[Turn] = [["OPEN"], ["WRITE", "FSETSTAT", "FSTAT", "CLOSE"], ["posix-rename"]]
+APPEND: list[Turn] = [["OPEN"], ["WRITE"]]
+END: list[Turn] = [["CLOSE", "REMOVE"]]  # the log, and the lease
+
+REST = 60.0  # seconds after which it is looked whether the lease is still ours
+
+
+def together(*parts: list[Turn]) -> list[Turn]:
+    """What goes side by side, each from the first turn on."""
+    return [
+        [kind for turn in turns for kind in turn] for turns in zip_longest(*parts, fillvalue=())
+    ]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path, complete_sync=True)
+    made.put({"a": b"1", "d": {"e": {"f": b"22"}}})
+    assert made.sync().outcome == "changed"
+    return made
+
+
+def test_a_look_at_the_way_travels_with_the_lease(world: World) -> None:
+    world.put({"d": {"e": {"f": b"another", "g": b"new"}}})
+    look: list[Turn] = [["LSTAT", "LSTAT"]]  # d and d/e
+    begin = [*IS_CURRENT, *together(look, TAKE_LEASE), *IS_CURRENT]
+    world.sync_in(*begin, *together(UPLOAD, UPLOAD), *APPEND, *END, audit=False)
+    world.check()
+
+
+def test_a_look_at_the_way_travels_with_the_one_at_a_lease_that_was_kept(world: World) -> None:
+    turns = world.turns = Turns()
+    with sitting(world) as session:
+        world.put({"a": b"the lease is taken"})
+        session.cycle()
+        world.monotonic += REST
+        world.put({"d": {"e": {"f": b"another"}}})
+        turns.expect(["LSTAT"] * 3, *UPLOAD, ["WRITE"])
+        session.cycle(marks={b"d/e/f": False})
+        turns.check()
+    world.check()
