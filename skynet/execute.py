@@ -80,6 +80,7 @@ class Execution:
         lease.has_begun = True
         ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
+        ledger.expect_record()
         with session.around.on_one_processor():
             apply(
                 plan,

@@ -98,6 +98,11 @@ class Ledger:
         """Whether there is no manifest yet, or another mirror's: `begin` writes ours."""
         return self._head is None or bool(self.owner)
 
+    def expect_record(self) -> None:
+        """With the lease held: something will soon be recorded. Nothing is waited for."""
+        if self._head is not None and not self.owner:
+            self._manifest.expect_append(self._head)
+
     def begin(self, beat: Callable[[], None]) -> None:
         """Make the manifest ours, with the remote's facts, if there is none or it is another's."""
         if self.is_new:
@@ -105,6 +110,7 @@ class Ledger:
             generation = self._head.generation if self._head is not None else 0
             self._write(Header(self._token(16), generation, self._origin, facts), beat)
             self.owner, self._is_damaged = "", False
+            self.expect_record()
 
     def record(self, edits: Sequence[Edit], identities: Mapping[bytes, bytes]) -> None:
         """Note what the remote has acknowledged, and the identities of the files it came from."""

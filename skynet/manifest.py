@@ -72,6 +72,10 @@ class Files(Protocol):
         """Write a file beside `name`, and rename it to that when it is whole."""
         ...
 
+    def expect_append(self, name: bytes) -> None:
+        """An append is to come; the file may be opened meanwhile."""
+        ...
+
     def append(self, name: bytes, offset: int, data: bytes) -> None:
         """Write at a file's end, which is at `offset`. It may stay open for the next append."""
         ...
@@ -189,6 +193,11 @@ class Manifest:
         if stale is not None:
             self._files.remove(stale)
         return _fresh_head(header, checkpoint, writer.seal, writer.size)
+
+    def expect_append(self, head: Head) -> None:
+        """An append to this log is to come: so much of it is done meanwhile as changes nothing."""
+        if not head.torn:
+            self._files.expect_append(_log_name(head.checkpoint))
 
     def append(self, head: Head, edits: Sequence[Edit]) -> Head:
         """Add one generation to the log, in one write; after an error, load again.

@@ -62,9 +62,14 @@ class There(NamedTuple):
 
 @contextlib.contextmanager
 def served(
-    tmp_path: Path, *, channels: int = 1, open_files: int = 0, pace: Pace | None = None
+    tmp_path: Path,
+    *,
+    channels: int = 1,
+    open_files: int = 0,
+    pace: Pace | None = None,
+    without: frozenset[bytes] = frozenset(),
 ) -> Iterator[There]:
-    connection = FaultConnection(open_files=open_files)
+    connection = FaultConnection(open_files=open_files, without=without)
     client = Client(connection, channels=channels, timeout=DEADLINE, pace=pace)
     pretend(client, FAR_AWAY)
     directory = tmp_path / "target"
@@ -193,6 +198,75 @@ def test_what_changes_names_closes_it_first(there: There, verb: str) -> None:
     assert there.content() == before + b"two"
 
 
+def test_append_that_was_expected_finds_its_file_open(there: There) -> None:
+    there.append(b"one", b"other")
+
+    def expect() -> None:
+        there.remote.expect_append(b"log")
+        there.remote.expect_append(b"log")
+        there.remote.stamp(b"log")  # which is asked, and answered, later
+
+    assert there.asked(expect) == ["CLOSE", "OPEN", "LSTAT"]
+    assert there.asked(lambda: there.append(b"one")) == AGAIN
+    there.remote.expect_append(b"log")
+    assert there.asked(lambda: there.append(b"two")) == AGAIN
+    assert there.content() == b"onetwo"
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "rename", "remove", "append"])
+def test_file_that_is_being_opened_is_closed_before_names_change(there: There, verb: str) -> None:
+    remote = there.remote
+    (there.directory / ".skynet/old").write_bytes(b"old")
+    acts: dict[str, Callable[[], object]] = {
+        "create": lambda: remote.create(b"lease", b"1"),
+        "replace": lambda: remote.replace(b"log", [b"new"]),
+        "rename": lambda: remote.rename(b"old", b"older"),
+        "remove": lambda: remote.remove(b"old"),
+        "append": lambda: there.append(b"1", b"another"),
+    }
+
+    def expect_and_act() -> None:
+        remote.expect_append(b"log")
+        acts[verb]()
+
+    assert there.asked(expect_and_act)[:2] == ["OPEN", "CLOSE"]
+    before = there.content()
+    there.append(b"two")
+    assert there.content() == before + b"two"
+
+
+@pytest.mark.parametrize("code", [FAILURE, NO_SUCH_FILE, PERMISSION_DENIED])
+def test_append_whose_file_could_not_be_opened_beforehand_opens_it(there: There, code: int) -> None:
+    def expect_and_append() -> None:
+        there.remote.expect_append(b"log")
+        there.append(b"one")
+
+    asked = there.asked(expect_and_append, nth("OPEN", 0, code))
+    assert [kind for kind in asked if kind != "MKDIR"] == ["OPEN", *FRESH]
+    there.connection.arm(every("OPEN", PERMISSION_DENIED))
+    there.remote.expect_append(b"another")
+    with pytest.raises(TargetError, match="refuses to write"):
+        there.append(b"one", b"another")
+
+
+def test_link_lost_while_a_file_is_opened_beforehand_is_told_by_the_append(there: There) -> None:
+    there.connection.arm(nth("OPEN", 0, Act.CUT_BEFORE))
+    there.remote.expect_append(b"log")
+    with pytest.raises(LinkLost):
+        there.append(b"one")
+
+
+@pytest.mark.parametrize("files", [*range(5, 10), 0])
+def test_nothing_is_opened_beforehand_on_a_server_that_may_have_few_handles(
+    tmp_path: Path, files: int
+) -> None:
+    unlimited = frozenset([b"limits@openssh.com"]) if not files else frozenset[bytes]()
+    with served(tmp_path, open_files=files, without=unlimited) as there:
+        there.remote.expect_append(b"log")
+        there.upload(16)
+        assert there.asked(lambda: there.append(b"one")) == FRESH
+
+
 @pytest.mark.parametrize("code", [FAILURE, NO_SUCH_FILE, PERMISSION_DENIED])
 def test_handle_that_the_server_dropped_is_replaced_once(there: There, code: int) -> None:
     there.append(b"one")
@@ -256,6 +330,8 @@ def test_appends_work_on_the_channel_that_a_limit_sets_aside(tmp_path: Path) -> 
 
 def test_open_log_leaves_room_for_uploads_on_a_server_of_few_files(tmp_path: Path) -> None:
     with served(tmp_path, open_files=12) as there:
+        there.remote.expect_append(b"log")
+        there.upload(64)
         there.append(b"one")
         there.upload(64)
         assert there.asked(lambda: there.append(b"two")) == AGAIN

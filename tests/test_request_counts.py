@@ -26,12 +26,13 @@ UPLOAD = [
     *["WRITE", "FSETSTAT", "FSTAT", "CLOSE"],  # content, mode and time, its size: one round trip
     "posix-rename",  # into place
 ]
-APPEND = ["OPEN", "WRITE"]  # one record at the end of the log, which stays open for the next
+OPEN_LOG = ["OPEN"]  # it travels with the first operation
+APPEND = ["WRITE"]  # one record at the end of the log, which stays open for the next
 END_LEASE = ["CLOSE", "REMOVE"]  # of the log; the lease. One round trip
-BEGIN = [*LIMITS, *IS_CURRENT, *TAKE_LEASE, *CHECK_AGAIN]
+BEGIN = [*LIMITS, *IS_CURRENT, *TAKE_LEASE, *CHECK_AGAIN, *OPEN_LOG]
 # Without an audit, a directory on the way, or a file whose attributes are set, is looked at first:
 # it may have become a link that leads elsewhere.
-BEGIN_WITH_A_LOOK = [*LIMITS, *IS_CURRENT, "LSTAT", *TAKE_LEASE, *CHECK_AGAIN]
+BEGIN_WITH_A_LOOK = [*LIMITS, *IS_CURRENT, "LSTAT", *TAKE_LEASE, *CHECK_AGAIN, *OPEN_LOG]
 END = [*APPEND, *END_LEASE]
 LIST_DIRECTORY = ["OPENDIR", "READDIR", "READDIR", "CLOSE"]  # the second READDIR says: no more
 

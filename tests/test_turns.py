@@ -17,7 +17,8 @@ from tests.support.world import World
 IS_CURRENT: list[Turn] = [["OPEN", "OPEN"], ["READ", "CLOSE"] * 2]  # the manifest and its log
 TAKE_LEASE: list[Turn] = [["OPEN"], ["WRITE", "FSTAT", "CLOSE"]]
 UPLOAD: list[Turn] = [["OPEN"], ["WRITE", "FSETSTAT", "FSTAT", "CLOSE"], ["posix-rename"]]
-APPEND: list[Turn] = [["OPEN"], ["WRITE"]]
+OPEN_LOG: list[Turn] = [["OPEN"]]
+APPEND: list[Turn] = [["WRITE"]]
 END: list[Turn] = [["CLOSE", "REMOVE"]]  # the log, and the lease
 
 REST = 60.0  # seconds after which it is looked whether the lease is still ours
@@ -42,8 +43,25 @@ def test_a_look_at_the_way_travels_with_the_lease(world: World) -> None:
     world.put({"d": {"e": {"f": b"another", "g": b"new"}}})
     look: list[Turn] = [["LSTAT", "LSTAT"]]  # d and d/e
     begin = [*IS_CURRENT, *together(look, TAKE_LEASE), *IS_CURRENT]
-    world.sync_in(*begin, *together(UPLOAD, UPLOAD), *APPEND, *END, audit=False)
+    uploads = together(OPEN_LOG, UPLOAD, UPLOAD)
+    world.sync_in(*begin, *uploads, *APPEND, *END, audit=False)
     world.check()
+
+
+def test_the_log_is_opened_while_the_first_operation_is_under_way(world: World) -> None:
+    world.move("a", "b")
+    begin = [*IS_CURRENT, *TAKE_LEASE, *IS_CURRENT]
+    world.sync_in(*begin, ["OPEN", "RENAME"], *APPEND, *END, audit=False)
+    world.check()
+
+
+def test_a_log_that_was_opened_for_nothing_is_closed_with_the_lease(world: World) -> None:
+    (world.remote / "new").mkdir()
+    (world.remote / "new/theirs").touch()
+    world.put({"new": b"in the way"})
+    world.sync(audit=False)
+    assert world.requests()[-2:] == ["CLOSE", "REMOVE"]
+    assert world.requests().count("WRITE") == 2, "the lease, and the upload that was refused"
 
 
 def test_a_look_at_the_way_travels_with_the_one_at_a_lease_that_was_kept(world: World) -> None:
@@ -53,7 +71,7 @@ def test_a_look_at_the_way_travels_with_the_one_at_a_lease_that_was_kept(world: 
         session.cycle()
         world.monotonic += REST
         world.put({"d": {"e": {"f": b"another"}}})
-        turns.expect(["LSTAT"] * 3, *UPLOAD, ["WRITE"])
+        turns.expect(["LSTAT"] * 3, *UPLOAD, *APPEND)
         session.cycle(marks={b"d/e/f": False})
         turns.check()
     world.check()

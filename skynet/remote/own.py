@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, TypeVar, cast
 
-from skynet.errors import RequestError, TargetError
+from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.remote.verbs import Stamp
 from skynet.rules import shown
 from skynet.sftp import wire
@@ -36,14 +36,22 @@ from skynet.sftp.upload import Placement, publish
 T = TypeVar("T")
 
 BATCH = 8 << 20
+FEW_HANDLES = 4  # what a session leaves beside the files that it transfers (bound_handles)
 FIRST_READS = 4  # in the first batch: most of these files are small
 
 
 class _Kept(NamedTuple):
-    """The file that the last append has left open."""
+    """The file that the last append has left open, or that is being opened for the next one."""
 
     name: bytes
-    handle: bytes
+    opening: Future[bytes]
+
+    def handle(self) -> bytes | None:
+        """None if it could not be opened: who tries again is told why."""
+        try:
+            return self.opening.result()
+        except SkynetError:
+            return None
 
 
 class OwnFiles:
@@ -96,6 +104,18 @@ class OwnFiles:
         """Write into a file, which is made if it does not exist."""
         return self._call("write", name, _write_at(self._writing(name, offset, data)))
 
+    def expect_append(self, name: bytes) -> None:
+        """Open a file that will be appended to, where the server says that it can spare a handle.
+
+        On one that gives out very few, uploads would lack it.
+        """
+        if self._kept is not None and self._kept.name == name:
+            return
+        if self._client.capabilities.max_handles > FEW_HANDLES:
+            self._let_go()
+            opening = begin(self._client, _opened(self._full(name), wire.WRITE_IN_PLACE))
+            self._kept = _Kept(name, opening)
+
     def append(self, name: bytes, offset: int, data: bytes) -> None:
         """Write at the end of a file, which stays open for the next append.
 
@@ -106,9 +126,10 @@ class OwnFiles:
         if self._kept is not None and self._kept.name != name:
             self._let_go()
         kept, self._kept = self._kept, None  # so that nothing is kept after an error
-        writing = _append(self._writing(name, offset, data), kept.handle if kept else None)
-        handle = self._call("write", name, writing)
-        self._kept = _Kept(name, handle)
+        writing = _append(self._writing(name, offset, data), kept.handle() if kept else None)
+        opened: Future[bytes] = Future()
+        opened.set_result(self._call("write", name, writing))
+        self._kept = _Kept(name, opened)
 
     def create(self, name: bytes, data: bytes) -> Stamp | None:
         """Make a file that does not exist yet; None if it does."""
@@ -136,8 +157,9 @@ class OwnFiles:
         asked after it.
         """
         kept, self._kept = self._kept, None
-        if kept is not None:
-            self._client.pin(_close(kept.handle), _ended)
+        handle = kept.handle() if kept else None
+        if handle is not None:
+            self._client.pin(_close(handle), _ended)
 
     def _writing(self, name: bytes, offset: int, data: bytes) -> _Writing:
         return _Writing(self._full(name), offset, data, self._client.capabilities.max_write)

@@ -180,6 +180,9 @@ class Remote(Protocol):
     def write_at(self, name: bytes, offset: int, data: bytes) -> Stamp:
         """Write into an own file, which is made if it does not exist."""
 
+    def expect_append(self, name: bytes) -> None:
+        """An append to an own file is to come: it may be opened meanwhile, and nobody waits."""
+
     def append(self, name: bytes, offset: int, data: bytes) -> None:
         """Write at the end of an own file, which is known to be at `offset`.
 

@@ -38,6 +38,9 @@ class MemoryFiles:
         self._called("replace", name)
         self.content[name] = b"".join(chunks)
 
+    def expect_append(self, name: bytes) -> None:
+        """Nothing can be done beforehand."""
+
     def append(self, name: bytes, offset: int, data: bytes) -> None:
         self._called("append", name)
         old = self.content.get(name, b"").ljust(offset, b"\0")

@@ -167,6 +167,9 @@ class MemoryRemote(MemoryDisk):
         self._called("write_at", name, mutations=1)
         return self._put_own(name, offset, data)
 
+    def expect_append(self, name: bytes) -> None:
+        """Nothing can be done beforehand."""
+
     def append(self, name: bytes, offset: int, data: bytes) -> None:
         self._called("append", name, mutations=1)
         self._put_own(name, offset, data)

@@ -66,7 +66,8 @@ class Turns:
         starts = [0, *self._ends]
         found = [self._asked[start:end] for start, end in pairwise(starts)]
         found.append(self._asked[starts[-1] :])
-        assert [sorted(turn) for turn in found] == [*(sorted(turn) for turn in self._turns), []]
+        wanted = [*map(sorted, self._turns), []]
+        assert list(map(sorted, found)) == wanted, f"{found} instead of {[*self._turns, []]}"
 
 
 class TurnConnection(FaultConnection):
