@@ -58,6 +58,7 @@ class Execution:
         """Carry it out; None if it must be made again, with an audit."""
         session, lease, ledger = self._session, self._lease, self._ledger
         session.around.monitor(Stage("transferring"))
+        empty_old_trash = self._look_for_old_trash()
         leads_where_recorded = None if self._audited else self._look_at_the_way(plan.ops)
         # Without a manifest nothing tells of a first run that broke off before it had the lease.
         may_hold_temps = ledger.is_new and session.site.is_prepared
@@ -98,7 +99,8 @@ class Execution:
                 applied=self.applied,
             )
         self._own_up(self.applied.problems)
-        self._tidy()
+        ledger.compact(lease.beat)
+        empty_old_trash()
         session.end_doubts()
         return self.applied
 
@@ -191,14 +193,22 @@ class Execution:
             keep_replaced=self._mirror.trash == "all",
         )
 
-    def _tidy(self) -> None:
-        """Compact the manifest if it is time; in runs that audit, empty old trash."""
-        self._ledger.compact(self._lease.beat)
-        if self._expires_trash and self._mirror.trash_days:
+    def _look_for_old_trash(self) -> Callable[[], None]:
+        """Ask what of the trash is too old, in runs that audit. What is returned removes it.
+
+        That has to wait for the end: until then files may be copied from there.
+        """
+        if not (self._expires_trash and self._mirror.trash_days):
+            return lambda: None
+        before = self._stamp(days_ago=self._mirror.trash_days)
+        remove = self._remote.expire_trash(before)
+
+        def empty() -> None:
             self._lease.beat()
-            before = self._stamp(days_ago=self._mirror.trash_days)
-            self._remote.expire_trash(before)
+            remove()
             self._session.memory.trashed.expire(before)
+
+        return empty
 
     def _stamp(self, days_ago: int = 0) -> bytes:
         """A moment as the trash names it: stamps sort as their moments do."""

@@ -80,14 +80,17 @@ def test_temps_to_be_kept_stay_also_in_a_directory_of_their_own(place: Place) ->
 
 
 def test_old_trash_expires(place: Place) -> None:
-    place.remote.expire_trash(b"2024")
+    place.remote.expire_trash(b"2024")()
     for stamp in (b"2024-01-01", b"2024-01-02", b"2024-01-03"):
         place.mkdir(b"d")
         place.put(b"d/file", stamp)
         place.remote.trash = Trash(stamp)
         succeed(place.remote, Delete(b"d/file", entry_of(stamp)))
         succeed(place.remote, Rmdir(b"d"))
-    place.remote.expire_trash(b"2024-01-02")
+    before = place.everything()
+    remove = place.remote.expire_trash(b"2024-01-02")
+    assert place.everything() == before, "it is looked at only"
+    remove()
     below = join(OWN, b"trash")
     stamps = {path for path in place.everything() if path.startswith(below + b"/")}
     assert {path.split(b"/")[2] for path in stamps} == {b"2024-01-02", b"2024-01-03"}

@@ -134,6 +134,16 @@ def test_what_was_expired_is_sent(world: World) -> None:
     assert [type(op) for op in world.plan().plan.ops] == [Upload]
 
 
+def test_what_expires_comes_back_first(world: World) -> None:
+    world.ahead_ns += 8 * DAY * SECOND
+    world.put({"again": VIDEO})
+    report = world.sync()
+    assert report.done["copy"] == 1
+    assert report.counts["bytes"] == 0
+    assert world.trashed() == {}
+    world.check()
+
+
 def notes(world: World) -> list[bytes]:
     """What the database holds, by its keys."""
     (state,) = world.state.rglob("trashed")

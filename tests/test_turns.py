@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.sessions import sitting
 from tests.support.turns import Turn, Turns
-from tests.support.world import World
+from tests.support.world import SECOND, World
 
 IS_CURRENT: list[Turn] = [["OPEN", "OPEN"], ["READ", "CLOSE"] * 2]  # the manifest and its log
 TAKE_LEASE: list[Turn] = [["OPEN"], ["WRITE", "FSTAT", "CLOSE"]]
@@ -21,6 +21,11 @@ OPEN_LOG: list[Turn] = [["OPEN"]]
 APPEND: list[Turn] = [["WRITE"]]
 END: list[Turn] = [["CLOSE", "REMOVE"]]  # the log, and the lease
 
+LIST: list[Turn] = [["OPENDIR"], ["READDIR", "READDIR"], ["CLOSE"]]  # a directory, in an audit
+NO_TRASH: list[Turn] = [["OPENDIR"]]
+TRASH: list[Turn] = [["OPENDIR"], ["READDIR"], ["READDIR"], ["CLOSE"]]
+
+DAY = 86_400 * SECOND
 REST = 60.0  # seconds after which it is looked whether the lease is still ours
 
 
@@ -37,6 +42,32 @@ def world(tmp_path: Path) -> World:
     made.put({"a": b"1", "d": {"e": {"f": b"22"}}})
     assert made.sync().outcome == "changed"
     return made
+
+
+@pytest.mark.parametrize("trash", [NO_TRASH, TRASH])
+def test_an_audit_costs_two_turns_a_level_and_a_look_into_the_trash_none(
+    world: World, trash: list[Turn]
+) -> None:
+    if trash is TRASH:
+        world.put({"a": None})
+        world.sync(audit=False)
+    world.put({"new": b"new"})
+    audit = [*LIST[:2], *together(LIST[2:], LIST[:2]), *together(LIST[2:], LIST[:2])]
+    begin = together(LIST[2:], trash, [*TAKE_LEASE, *IS_CURRENT])
+    world.sync_in(*IS_CURRENT, *audit, *begin, *together(OPEN_LOG, UPLOAD), *APPEND, *END)
+    world.check()
+
+
+def test_old_trash_goes_in_the_end(world: World) -> None:
+    world.put({"a": None})
+    world.sync()
+    world.ahead_ns += 8 * DAY
+    world.put({"new": b"new"})
+    world.sync()
+    last = world.requests().index("RMDIR")
+    assert world.requests()[last - 1 : last + 3] == ["REMOVE", "RMDIR", "CLOSE", "REMOVE"]
+    assert world.trashed() == {}
+    world.check()
 
 
 def test_a_look_at_the_way_travels_with_the_lease(world: World) -> None:

@@ -198,9 +198,17 @@ class SftpRemote(OwnFiles):
         removed = self._client.call(_remove_all(beside))
         return removed + self._client.call(_empty(join(own, TEMPS), kept))
 
-    def expire_trash(self, before: bytes) -> None:
-        """Remove what was put into the trash under a stamp before `before`."""
-        self._client.call(_expire(join(self._places.full(OWN), TRASH), before))
+    def expire_trash(self, before: bytes) -> Callable[[], None]:
+        """Look what was put into the trash under a stamp before `before`; to be removed later."""
+        trash = join(self._places.full(OWN), TRASH)
+        found = begin(self._client, _names(trash))
+
+        def remove() -> None:
+            for name, is_dir in found.result():
+                if is_dir and name < before:
+                    self._client.call(_remove_tree(join(trash, name)))
+
+        return remove
 
     def content(self, path: bytes) -> Iterator[bytes]:
         """A mirrored file's content in chunks."""
@@ -338,13 +346,20 @@ def _empty(directory: bytes, keep: frozenset[bytes] = frozenset()) -> Conversati
     files = [join(directory, name) for name, is_dir in found if not is_dir]
     removed = yield from _remove_all([path for path in files if path not in keep])
     for path in [join(directory, name) for name, is_dir in found if is_dir]:
-        removed += yield from _empty(path, keep)
-        if not any(is_below(kept, path) for kept in keep):
-            (reply,) = yield [wire.rmdir(path)]
-            if not is_status(reply, NO_SUCH_FILE):
-                expect_ok(reply)
-            removed += 1
+        if any(is_below(kept, path) for kept in keep):
+            removed += yield from _empty(path, keep)
+        else:
+            removed += yield from _remove_tree(path)
     return removed
+
+
+def _remove_tree(directory: bytes) -> Conversation[int]:
+    """Remove a directory of our own with all that is in it; how many names that was."""
+    removed = yield from _empty(directory)
+    (reply,) = yield [wire.rmdir(directory)]
+    if not is_status(reply, NO_SUCH_FILE):
+        expect_ok(reply)
+    return removed + 1
 
 
 def _remove_all(paths: Sequence[bytes]) -> Conversation[int]:
@@ -354,11 +369,3 @@ def _remove_all(paths: Sequence[bytes]) -> Conversation[int]:
             if not is_status(reply, NO_SUCH_FILE):
                 expect_ok(reply)
     return len(paths)
-
-
-def _expire(trash: bytes, before: bytes) -> Conversation[None]:
-    for name, is_dir in (yield from _names(trash)):
-        if is_dir and name < before:
-            yield from _empty(join(trash, name))
-            (reply,) = yield [wire.rmdir(join(trash, name))]
-            expect_ok(reply)

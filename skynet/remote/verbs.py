@@ -208,8 +208,11 @@ class Remote(Protocol):
         keep: own names of what is to stay.
         """
 
-    def expire_trash(self, before: bytes) -> None:
-        """Remove what was put into the trash under a stamp that sorts before `before`."""
+    def expire_trash(self, before: bytes) -> Callable[[], None]:
+        """Look what was put into the trash under a stamp that sorts before `before`.
+
+        Nobody waits for that. What is returned removes what was there then.
+        """
 
     def content(self, path: bytes) -> Iterator[bytes]:
         """A mirrored file's content in chunks. RequestError."""

@@ -202,12 +202,17 @@ class MemoryRemote(MemoryDisk):
             self._drop(path)
         return len(below)
 
-    def expire_trash(self, before: bytes) -> None:
-        self._called("expire_trash", before, mutations=1)
+    def expire_trash(self, before: bytes) -> Callable[[], None]:
         trash = join(OWN, TRASH)
-        for path in [path for path in self.tree if is_below(path, trash)]:
-            if path.removeprefix(trash + b"/").partition(b"/")[0] < before:
+        below = [path for path in self.tree if is_below(path, trash)]
+        old = [p for p in below if p.removeprefix(trash + b"/").partition(b"/")[0] < before]
+
+        def remove() -> None:
+            self._called("expire_trash", before, mutations=1)
+            for path in old:
                 self._drop(path)
+
+        return remove
 
     def content(self, path: bytes) -> Iterator[bytes]:
         self._called("content", path)
