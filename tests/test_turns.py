@@ -5,13 +5,17 @@ Every list is a turn, and what is in it travels together.
 
 from __future__ import annotations
 
+import os
 from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 
+from skynet.remote import SftpRemote
+from tests.support.faults import FaultConnection
+from tests.support.pipes import client_over
 from tests.support.sessions import sitting
-from tests.support.turns import Turn, Turns
+from tests.support.turns import Turn, TurnConnection, Turns
 from tests.support.world import SECOND, World
 
 IS_CURRENT: list[Turn] = [["OPEN", "OPEN"], ["READ", "CLOSE"] * 2]  # the manifest and its log
@@ -106,3 +110,36 @@ def test_a_look_at_the_way_travels_with_the_one_at_a_lease_that_was_kept(world: 
         session.cycle(marks={b"d/e/f": False})
         turns.check()
     world.check()
+
+
+PROBE: list[Turn] = [["FSETSTAT", "CLOSE", "LSTAT"], ["LSTAT", "REMOVE"]]
+MAKE: list[Turn] = [["MKDIR", "MKDIR", "MKDIR", "OPEN"]]  # and the file that is looked at
+AT_LENGTH: list[Turn] = [["MKDIR"], ["MKDIR"], ["STAT", "MKDIR"], ["STAT", "MKDIR"]]  # two levels
+AGAIN: list[Turn] = [["MKDIR"], ["STAT", "MKDIR"]]
+
+
+@pytest.mark.parametrize(
+    ("target", "turns"),
+    [
+        (".", [*MAKE, *PROBE]),
+        ("new", [*MAKE, *PROBE]),
+        ("new/below", [*MAKE, *AT_LENGTH, *AGAIN, *AGAIN, ["OPEN"], *PROBE]),
+    ],
+)
+def test_a_target_is_made_and_found_out_about_in_three_turns(
+    tmp_path: Path, target: str, turns: list[Turn]
+) -> None:
+    expected = Turns(*turns)
+    with client_over(TurnConnection(expected)) as client:
+        remote = SftpRemote(client, os.fsencode(tmp_path / target), "nonce")
+        facts = remote.prepare()
+        expected.check()
+        assert (facts.keeps_times, facts.keeps_modes) == (True, True)
+        assert remote.examine().is_prepared
+        assert not list((tmp_path / target / ".skynet/tmp").iterdir())
+
+
+def test_a_target_whose_names_ignore_case_is_known_by_our_own(tmp_path: Path) -> None:
+    (tmp_path / ".SKYNET").mkdir()  # what a server that ignores case would show
+    with client_over(FaultConnection()) as client:
+        assert SftpRemote(client, os.fsencode(tmp_path), "nonce").prepare().folds_case

@@ -27,6 +27,7 @@ from skynet.sftp.conversation import Conversation, Work
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
     OK,
+    Handle,
     expect_attrs,
     expect_handle,
     expect_names,
@@ -123,10 +124,7 @@ class SftpRemote(OwnFiles):
         own = self._places.full(OWN)
         wanted = {self.root: None, own: 0o700, join(own, TEMPS): 0o700}
         try:
-            if not self._client.call(_are_made(wanted)):
-                for directory, mode in wanted.items():
-                    self._client.call(_make_directories(directory, mode))
-            return self._client.call(_probe(self._places.temp_name(), own))
+            return self._client.call(_prepare(wanted, self._places.temp_name(), own))
         except RequestError as error:
             raise TargetError(
                 f"The target {shown(self.root)} cannot be made or written to: {error}. "
@@ -277,11 +275,16 @@ def _kinds(paths: Sequence[bytes]) -> Conversation[list[Kind | None]]:
     return found
 
 
-def _are_made(wanted: dict[bytes, int | None]) -> Conversation[bool]:
-    """Make directories, each in one before it, in one round trip; whether all are there now."""
+def _prepare(wanted: dict[bytes, int | None], temp: bytes, own: bytes) -> Conversation[Facts]:
+    """Make directories (path -> mode), each in one before it; make a file in the last, and look."""
     makes = [wire.mkdir(path, wire.Attrs(mode=mode)) for path, mode in wanted.items()]
-    replies = yield [*makes, *map(wire.stat, wanted)]
-    return all(map(is_directory, replies[len(makes) :]))
+    opening = wire.open_file(temp, wire.WRITE_NEW)
+    *_, opened = yield [*makes, opening]  # which are there already does not matter, if it opens
+    if not isinstance(opened, Handle):
+        for path, mode in wanted.items():
+            yield from _make_directories(path, mode)
+        (opened,) = yield [opening]
+    return (yield from _probe(expect_handle(opened), temp, own))
 
 
 def _make_directories(path: bytes, mode: int | None) -> Conversation[None]:
@@ -302,12 +305,14 @@ def _make_directory(path: bytes, mode: int | None) -> Conversation[None]:
         expect_ok(made)
 
 
-def _probe(temp: bytes, own: bytes) -> Conversation[Facts]:
+def _probe(handle: bytes, temp: bytes, own: bytes) -> Conversation[Facts]:
+    """Find out what the file system does, with a temporary file that is open."""
     swapped = own.rpartition(b"/")[0] + b"/" + own.rpartition(b"/")[2].upper()
     wanted = wire.Attrs(mode=PROBE_MODE, mtime=wire_time(PROBE_TIME_NS))
-    reply, folded = yield [wire.open_file(temp, wire.WRITE_NEW), wire.lstat(swapped)]
-    handle = expect_handle(reply)
-    _, closed = yield [wire.fsetstat(handle, wanted), wire.close(handle)]
+    _, closed, folded = yield [
+        *(wire.fsetstat(handle, wanted), wire.close(handle)),
+        wire.lstat(swapped),
+    ]
     expect_ok(closed)
     found, removed = yield [wire.lstat(temp), wire.remove(temp)]
     expect_ok(removed)
