@@ -84,8 +84,8 @@ def apply(
 ) -> Applied:
     """Carry out `plan`. Errors of the link or of the whole remote end it and are raised.
 
-    `get_ready` is called once, when the first operations are under way: what `commit` needs is made
-    ready meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
+    `get_ready` is called once, when all that can be under way is: what `commit` needs is made ready
+    meanwhile. `beat` is called every moment, to keep the lease. What was acknowledged before
     an error is committed where the remote still allows it. `claims` gets what is about to be made.
     Large uploads go on from what `intents` has of them. deltas: of what is patched, by path. more:
     see there. applied: is filled and returned; it holds what was done also if an error is raised.
@@ -95,15 +95,14 @@ def apply(
         run.applied = applied
     run.applied.problems += plan.problems
     try:
-        run.begin_ready()
-        first = remote.wait(0)
-        run.get_ready_to_commit()
-        run.settle(first)
-        beat()
-        run.commit_if_due()
         while run.is_unfinished():
             run.begin_ready()
-            run.settle(remote.wait(WAIT_SECONDS))
+            if run.has_time_to_get_ready():
+                first = remote.wait(0)
+                run.get_ready_to_commit()
+                run.settle(first)
+            else:
+                run.settle(remote.wait(WAIT_SECONDS))
             beat()
             run.commit_if_due()
             run.note_if_due()
@@ -112,6 +111,7 @@ def apply(
     except (KeyboardInterrupt, SkynetError):
         run.salvage()
         raise
+    run.get_ready_to_commit()
     run.commit_now()
     return run.applied
 
@@ -308,6 +308,12 @@ class _Run:
     def _report(self) -> None:
         there = _bytes_there(self._remote) - self._bytes_before
         self._monitor(Progress(self._ended, len(self._ops), there, self._total_bytes))
+
+    def has_time_to_get_ready(self) -> bool:
+        """Whether that is to be done, and nothing could be begun meanwhile that is not."""
+        is_all_begun = self._ended + self._under_way == len(self._ops)
+        is_full = self._under_way >= UNDER_WAY
+        return not self._is_ready_to_commit and (is_all_begun or is_full)
 
     def get_ready_to_commit(self) -> None:
         if not self._is_ready_to_commit:

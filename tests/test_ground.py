@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import FaultConnection
+from skynet.sftp.replies import PERMISSION_DENIED
+from tests.support.faults import FaultConnection, no_fault
 from tests.support.pipes import client_over
 from tests.support.sources import Ends, Sending
 from tests.support.world import Link, World
@@ -145,4 +146,17 @@ def test_where_the_way_leads_elsewhere_it_is_audited_with_the_lease_that_was_tak
     assert "OPENDIR" in world.requests()
     assert not (world.remote / ".skynet/lease").exists()
     assert not list((tmp_path / "outside").iterdir())
+    world.check()
+
+
+def test_a_first_run_that_could_do_nothing_leaves_a_manifest(world: World) -> None:
+    world.put({"d": {"f": b"1"}})
+    world.fault = lambda _, asked: (
+        PERMISSION_DENIED if asked.kind == "MKDIR" and asked.text.endswith(b"/d") else None
+    )
+    assert world.sync().outcome == "problems"
+    assert (world.remote / ".skynet/manifest").exists()
+    world.fault = no_fault
+    assert world.sync(audit=False).outcome == "changed"
+    assert "OPENDIR" not in world.requests(), "it is not the first contact any more"
     world.check()

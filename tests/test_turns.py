@@ -25,6 +25,9 @@ OPEN_LOG: list[Turn] = [["OPEN"]]
 APPEND: list[Turn] = [["WRITE"]]
 END: list[Turn] = [["CLOSE", "REMOVE"]]  # the log, and the lease
 
+PROBE: list[Turn] = [["FSETSTAT", "CLOSE", "LSTAT"], ["LSTAT", "REMOVE"]]
+MAKE: list[Turn] = [["MKDIR", "MKDIR", "MKDIR", "OPEN"]]  # and the file that is looked at
+REPLACE: list[Turn] = [["OPEN"], ["WRITE", "CLOSE"], ["posix-rename"]]
 LIST: list[Turn] = [["OPENDIR"], ["READDIR", "READDIR"], ["CLOSE"]]  # a directory, in an audit
 NO_TRASH: list[Turn] = [["OPENDIR"]]
 TRASH: list[Turn] = [["OPENDIR"], ["READDIR"], ["READDIR"], ["CLOSE"]]
@@ -74,6 +77,23 @@ def test_old_trash_goes_in_the_end(world: World) -> None:
     world.check()
 
 
+def test_the_first_manifest_is_written_while_files_are_sent(tmp_path: Path) -> None:
+    """Also where these had to wait for the directory that they are in."""
+    world = World(tmp_path)
+    world.put({"d": {"e": {"f": b"1"}}})
+    (world.local / "d").chmod(0o700)  # which no umask cuts
+    (world.local / "d/e").chmod(0o700)
+    examine: list[Turn] = [["STAT", "LSTAT", "LSTAT"], ["OPEN"]]  # there is no manifest
+    begin = [*examine, *LIST[:2], *together(LIST[2:], NO_TRASH, [*MAKE, *PROBE])]
+    directories: list[Turn] = [["MKDIR", "LSTAT"], ["MKDIR", "LSTAT"]]
+    manifest: list[Turn] = [["OPEN"], *REPLACE, *REPLACE]
+    tail = [*OPEN_LOG, *APPEND, *END]
+    world.sync_in(
+        *(*begin, *TAKE_LEASE, ["OPEN"], *directories, *together(UPLOAD, manifest), *tail)
+    )
+    world.check()
+
+
 def test_a_look_at_the_way_travels_with_the_lease(world: World) -> None:
     world.put({"d": {"e": {"f": b"another", "g": b"new"}}})
     look: list[Turn] = [["LSTAT", "LSTAT"]]  # d and d/e
@@ -112,8 +132,6 @@ def test_a_look_at_the_way_travels_with_the_one_at_a_lease_that_was_kept(world: 
     world.check()
 
 
-PROBE: list[Turn] = [["FSETSTAT", "CLOSE", "LSTAT"], ["LSTAT", "REMOVE"]]
-MAKE: list[Turn] = [["MKDIR", "MKDIR", "MKDIR", "OPEN"]]  # and the file that is looked at
 AT_LENGTH: list[Turn] = [["MKDIR"], ["MKDIR"], ["STAT", "MKDIR"], ["STAT", "MKDIR"]]  # two levels
 AGAIN: list[Turn] = [["MKDIR"], ["STAT", "MKDIR"]]
 
