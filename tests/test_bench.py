@@ -148,7 +148,8 @@ def test_what_no_run_has_counted_is_not_measured() -> None:
 
 def test_the_requests_of_a_commit_are_those_that_a_cycle_makes() -> None:
     counts = test_request_counts
-    commit = [*counts.TAKE_LEASE, *counts.CHECK_AGAIN, *counts.APPEND, *counts.END_LEASE]
+    append = [*counts.OPEN_LOG, *counts.APPEND]
+    commit = [*counts.TAKE_LEASE, *counts.CHECK_AGAIN, *append, *counts.END_LEASE]
     assert len(commit) == COMMIT_REQUESTS
 
 
