@@ -12,7 +12,7 @@ Nothing is written before the guard has passed, and nothing at all when there is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ from skynet.ops import Op, Plan, paths_of
 from skynet.plan import Policy
 from skynet.planning import Tools, plan_for
 from skynet.preview import weigh_moved
-from skynet.remote import Remote
+from skynet.remote import Listed, Remote
 from skynet.rules import Rules, is_parked
 from skynet.saved import Basis, SavedPlan
 from skynet.scan import Root
@@ -98,11 +98,14 @@ class _Cycle:
         self.request = request
         self.audit = request.audit  # or another look at the remote, for a saved plan
         self.branch = EVERYTHING if request.marks is None else branch_of(request.marks)
+        self.listings: Iterator[Listed] | None = None  # of an audit that has begun
         self.began_ns = session.around.now_ns()
         self.deletes = self.approved_deletes = 0  # those that nobody approved, and those others
         self.joined: list[Op] = []  # what came to the plan while it was carried out
 
     def run(self) -> Report:
+        if self.saw_all and self.ledger.index.head is not None:
+            self.listings = self._begin_audit()  # it travels with the look at the manifest
         self._know_the_synced_tree()
         if self.session.memory.claims.are_unseen:
             self._audit_all()
@@ -167,6 +170,7 @@ class _Cycle:
     def _know_the_synced_tree(self) -> None:
         was_known = self.session.know_the_synced_tree(in_memory=self.request.dry_run)
         if not was_known:
+            self.listings = None  # the manifest that was read is younger than they are
             self.branch = EVERYTHING  # what was marked led from another tree
             self.audit = self.audit or self.ledger.wants_audit
 
@@ -188,14 +192,18 @@ class _Cycle:
         )
         listings = None
         if audit:
-            listings = (
-                self.session.walk(lambda p: rules.hides(p, is_dir=True) and not is_parked(p))
-                if self.session.site.exists
-                else iter(())
-            )
+            exists = self.session.site.exists
+            listings = (self.listings or self._begin_audit()) if exists else iter(())
+            self.listings = None
         claimed = self.session.memory.claims.left() if audit else NOTHING_CLAIMED
         now_ns = self.around.now_ns()
         return survey(self.root, self.ledger.index, listings, scope, now_ns, claimed)
+
+    def _begin_audit(self) -> Iterator[Listed]:
+        def hides(path: bytes) -> bool:
+            return self.rules.hides(path, is_dir=True) and not is_parked(path)
+
+        return self.session.walk(hides)
 
     def _policy(self) -> Policy:
         facts = self.remote.facts

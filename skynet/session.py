@@ -84,10 +84,12 @@ class Session:
 
     def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
         """Audit the remote (verbs.Remote.walk), and note the directories that are there."""
-        for listed in self.remote.walk(hides):
-            if listed.error is None:
-                self.note_seen([listed.directory])
-            yield listed
+        return map(self._noted, self.remote.walk(hides))
+
+    def _noted(self, listed: Listed) -> Listed:
+        if listed.error is None:
+            self.note_seen([listed.directory])
+        return listed
 
     def note_seen(self, directories: Iterable[bytes]) -> None:
         """These were seen to be directories just now."""

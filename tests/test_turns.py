@@ -59,10 +59,27 @@ def test_an_audit_costs_two_turns_a_level_and_a_look_into_the_trash_none(
         world.put({"a": None})
         world.sync(audit=False)
     world.put({"new": b"new"})
-    audit = [*LIST[:2], *together(LIST[2:], LIST[:2]), *together(LIST[2:], LIST[:2])]
+    below = together(LIST[2:], LIST[:2])
+    audit = [*together(IS_CURRENT, LIST[:2]), *below, *below]
     begin = together(LIST[2:], trash, [*TAKE_LEASE, *IS_CURRENT])
-    world.sync_in(*IS_CURRENT, *audit, *begin, *together(OPEN_LOG, UPLOAD), *APPEND, *END)
+    world.sync_in(*audit, *begin, *together(OPEN_LOG, UPLOAD), *APPEND, *END)
     world.check()
+
+
+def test_an_audit_that_finds_nothing_costs_two_turns_a_level(world: World) -> None:
+    below = together(LIST[2:], LIST[:2])
+    turns = Turns(*together(IS_CURRENT, LIST[:2]), *below, *below)
+    world.turns = turns
+    world.quiet()
+    turns.check(besides=LIST[2:])  # nobody waits for it
+
+
+def test_what_was_listed_before_a_manifest_was_read_is_listed_again(world: World) -> None:
+    world.put({"new": b"by another"})
+    world.twin().sync()
+    world.quiet()
+    listed = [request.text for request in world.asked if request.kind == "OPENDIR"]
+    assert listed.count(os.fsencode(world.remote)) == 2
 
 
 def test_old_trash_goes_in_the_end(world: World) -> None:

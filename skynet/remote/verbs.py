@@ -136,6 +136,8 @@ class Remote(Protocol):
     def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
         """Every directory, a parent before its children, in `tree.order`, the root first.
 
+        That one is asked for at once, the others as what is returned is read.
+
         Directories that `hides` (their path) are not entered.
         """
 

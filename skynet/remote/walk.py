@@ -36,10 +36,17 @@ MAX_PATH = 64 * 1024  # bytes; a tree that is deeper has no end
 def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
     """Every directory below `root`, itself (as b"") first; see verbs.Remote.walk."""
     arrived: SimpleQueue[_Arrival] = SimpleQueue()
+    client.submit_all([_listing(root, b"", arrived)])
+    return _go_on(client, root, hides, arrived)
+
+
+def _go_on(
+    client: Client, root: bytes, hides: Callable[[bytes], bool], arrived: SimpleQueue[_Arrival]
+) -> Iterator[Listed]:
     known = [(order(b""), b"")]  # to be handed out
-    waiting = [(order(b""), b"")]  # to be asked for
+    waiting: list[tuple[bytes, bytes]] = []  # to be asked for
     listed: dict[bytes, Listed] = {}
-    in_flight = count = names = 0
+    in_flight, count, names = 1, 0, 0
     while known:
         _, directory = known[0]
         room = min(AHEAD, NAMES_AHEAD * count // max(names, 1)) - in_flight - len(listed)
