@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from skynet.remote import SftpRemote
-from tests.support.faults import FaultConnection
+from skynet.sftp.replies import NO_SUCH_FILE
+from tests.support.faults import FaultConnection, nth
 from tests.support.pipes import client_over
 from tests.support.sessions import sitting
 from tests.support.turns import Turn, TurnConnection, Turns
@@ -80,6 +81,29 @@ def test_what_was_listed_before_a_manifest_was_read_is_listed_again(world: World
     world.quiet()
     listed = [request.text for request in world.asked if request.kind == "OPENDIR"]
     assert listed.count(os.fsencode(world.remote)) == 2
+
+
+INTO_TRASH: list[Turn] = [["MKDIR", "MKDIR", "MKDIR", "LSTAT"], ["RENAME", "LSTAT"]]
+
+
+def test_a_file_goes_to_the_trash_in_two_turns(world: World) -> None:
+    world.put({"d": {"h": b"1"}})
+    world.sync()
+    world.put({"d": {"h": None}})
+    begin = [*IS_CURRENT, *together([["LSTAT"]], TAKE_LEASE), *IS_CURRENT]
+    world.sync_in(*begin, *together(OPEN_LOG, INTO_TRASH), *APPEND, *END, audit=False)
+    world.check()
+
+
+def test_a_trash_whose_directories_cannot_be_made_together_is_made_one_by_one(
+    world: World,
+) -> None:
+    world.put({"d": {"h": b"1"}})
+    world.sync()
+    world.put({"d": {"h": None}})
+    world.fault = nth("MKDIR", 1, NO_SUCH_FILE)  # as if that were not done in order
+    assert not world.sync(audit=False).problems
+    assert world.trashed() == {"d/h": b"1"}
 
 
 def test_old_trash_goes_in_the_end(world: World) -> None:

@@ -125,10 +125,10 @@ class Carrier:
             (reply,) = yield [wire.remove(path)]
             _expect_gone(reply)
             return
-        # Most often the trash has this directory already, so try without making it.
-        (reply,) = yield [wire.rename(path, self.places.trash_path(op.path))]
-        if is_status(reply, OK):
-            return
+        if self.places.has_trash_for(op.path):
+            (reply,) = yield [wire.rename(path, self.places.trash_path(op.path))]
+            if is_status(reply, OK):
+                return
         yield from self.places.make_trash_parents(op.path)
         reply, found = yield [wire.rename(path, self.places.trash_path(op.path)), wire.lstat(path)]
         if is_status(reply, PERMISSION_DENIED):

@@ -91,14 +91,23 @@ class Places:
         """The full path in the trash of what was at `path`."""
         return self.full(join(self._trash_root(), path))
 
+    def has_trash_for(self, path: bytes) -> bool:
+        """Whether this run has made the directories that `trash_path` needs."""
+        return parent(join(self._trash_root(), path)) in self._trash_directories
+
     def make_trash_parents(self, path: bytes) -> Conversation[None]:
         """Make the directories that `trash_path` needs, as far as this run has not."""
         root = self._trash_root()
         inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
-        for directory in (join(OWN, TRASH), root, *inside):
-            if directory not in self._trash_directories:
-                yield [wire.mkdir(self.full(directory), Attrs(mode=0o700))]  # or it is there
-                self._trash_directories.add(directory)
+        wanted = (join(OWN, TRASH), root, *inside)
+        missing = [directory for directory in wanted if directory not in self._trash_directories]
+        if missing:
+            makes = [wire.mkdir(self.full(each), Attrs(mode=0o700)) for each in missing]
+            *_, last = yield [*makes, wire.lstat(self.full(missing[-1]))]
+            if not is_directory(last):  # perhaps the server did not make them in order
+                for make in makes:
+                    yield [make]
+            self._trash_directories.update(missing)
 
     def _trash_root(self) -> bytes:
         return join(join(OWN, TRASH), self.trash.stamp)
