@@ -62,6 +62,7 @@ class Ledger:
     def load(self, *, target_exists: bool, in_memory: bool) -> None:
         """Read the manifest into the index; `in_memory` leaves the one on disk as it is."""
         cached = self.index.head
+        self._head = None
         if in_memory:
             self.index = Index.open(None)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_a_session_without_a_lease_looks_whether_another_has_changed_the_remote(
         world.put({"ours": b"2"})
         assert session.cycle().plan.counts()["upload"] == 1
     world.check()
+
+
+@pytest.mark.parametrize("gone", [".skynet", "."])
+def test_a_session_without_a_lease_begins_anew_where_the_manifest_is_gone(
+    world: World, gone: str
+) -> None:
+    with sitting(world) as session:
+        session.quiet()
+        shutil.rmtree(world.remote / gone)
+        world.put({"a": b"changed"})
+        assert session.cycle().outcome == "changed"
+    world.check()
+    world.quiet()
 
 
 def test_an_audit_in_the_middle_of_a_session_sees_what_drifted(world: World) -> None:
