@@ -230,12 +230,13 @@ class Index:
     def rebuild(self, head_entries: Iterable[tuple[bytes, Entry]], edits: Iterable[Edit]) -> None:
         """Make the tree that of a manifest: its checkpoint's entries, then the log's edits.
 
-        Stats stay where path and entry are unchanged. The head is forgotten: it is known only
-        now, and to be set with `record((), head, {})`. Both iterables are read once, the entries
-        to their end first; when one raises, the index is as it was.
+        Stats stay where path and entry are unchanged; what was noted is dropped. The head is
+        forgotten: it is known only now, and to be set with `record((), head, {})`. Both iterables
+        are read once, the entries to their end first; when one raises, the index is as it was.
         """
         rows = ((*split(path), STAT_UNKNOWN, pack(entry)) for path, entry in head_entries)
         with self._transaction():
+            self._db.execute("DROP TABLE IF EXISTS temp.noted")
             self._db.execute("DELETE FROM meta WHERE key = 'head'")
             self._db.execute("ALTER TABLE entries RENAME TO old")
             self._db.execute(index_file.ENTRIES)
@@ -246,6 +247,7 @@ class Index:
             self._db.execute("DELETE FROM large")
             self._db.create_function("large_size", 1, _large_size, deterministic=True)
             self._db.execute(_FIND_LARGE)
+        self._has_notes = False
 
     def record(self, edits: Sequence[Edit], head: Head, stats: Mapping[bytes, bytes]) -> None:
         """Carry out what the manifest has accepted, in one transaction.

@@ -189,6 +189,15 @@ def test_what_is_noted_counts_only_when_it_is_remembered(file: Path, read_only: 
         assert index.count() == 3
 
 
+def test_what_was_noted_of_a_tree_is_not_remembered_of_another_one() -> None:
+    with Index.open(None) as index:
+        index.record([Put(b"a", A)], HEAD, {})
+        index.note({b"a": b"of A"})
+        index.rebuild([(b"a", B)], [])
+        index.remember({})
+        assert stat_of(index, b"a") == b""
+
+
 # Head and root -----------------------------------------------------------------------------
 
 
