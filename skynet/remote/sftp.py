@@ -134,7 +134,6 @@ class SftpRemote(OwnFiles):
 
     def walk(self, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
         """Every directory, in tree order."""
-        self._client.widen()
         return walk(self._client, self.root, hides)
 
     def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:

@@ -36,13 +36,15 @@ MAX_PATH = 64 * 1024  # bytes; a tree that is deeper has no end
 def walk(client: Client, root: bytes, hides: Callable[[bytes], bool]) -> Iterator[Listed]:
     """Every directory below `root`, itself (as b"") first; see verbs.Remote.walk."""
     arrived: SimpleQueue[_Arrival] = SimpleQueue()
-    client.submit_all([_listing(root, b"", arrived)])
+    first = _listing(root, b"", arrived)
+    client.pin(first.conversation, first.done)  # which waits for nothing that is asked before
     return _go_on(client, root, hides, arrived)
 
 
 def _go_on(
     client: Client, root: bytes, hides: Callable[[bytes], bool], arrived: SimpleQueue[_Arrival]
 ) -> Iterator[Listed]:
+    client.widen()
     known = [(order(b""), b"")]  # to be handed out
     waiting: list[tuple[bytes, bytes]] = []  # to be asked for
     listed: dict[bytes, Listed] = {}

@@ -79,8 +79,10 @@ class TurnConnection(FaultConnection):
         super().__init__(fault)
         self.turns = turns
 
-    def open_stream(self) -> Stream:
-        return _TurnStream(self._open_pipe(), self, self.turns)
+    def open_stream(self, opening: bytes) -> Stream:
+        stream = _TurnStream(self._open_pipe(), self, self.turns)
+        stream.send(opening)
+        return stream
 
 
 class _TurnStream(FaultStream):
