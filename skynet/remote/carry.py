@@ -130,7 +130,11 @@ class Carrier:
             if is_status(reply, OK):
                 return
         yield from self.places.make_trash_parents(op.path)
-        reply, found = yield [wire.rename(path, self.places.trash_path(op.path)), wire.lstat(path)]
+        reply, found = yield from self._move_to_trash(op.path)
+        if is_status(reply, NO_SUCH_FILE) and isinstance(found, Attrs):
+            # Somebody has removed the trash since it was made.
+            yield from self.places.make_trash_parents_again(op.path)
+            reply, found = yield from self._move_to_trash(op.path)
         if is_status(reply, PERMISSION_DENIED):
             expect_ok(reply)
         if not is_status(reply, OK) and isinstance(found, Attrs):
@@ -140,6 +144,11 @@ class Carrier:
                 "rename leads from it to .skynet: set trash_days = 0 to delete at once.",
                 "no-trash",
             )
+
+    def _move_to_trash(self, path: bytes) -> Conversation[list[Reply]]:
+        """[whether it is there now, what is at the path]."""
+        full = self.places.full(path)
+        return (yield [wire.rename(full, self.places.trash_path(path)), wire.lstat(full)])
 
 
 def _expect_gone(reply: Reply) -> None:

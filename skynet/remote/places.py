@@ -70,6 +70,14 @@ class Places:
             return None
         return wire_time(entry.mtime_ns)
 
+    def use_trash(self, trash: Trash) -> None:
+        """From now on, put things there.
+
+        What was made under another stamp is of no use any more, but `trash/` itself is.
+        """
+        self.trash = trash
+        self._trash_directories = self._trash_directories & {join(OWN, TRASH)}
+
     def placement(
         self, path: bytes, entry: Entry, breadth: Breadth, *, keeps: bool, beside: bool
     ) -> Conversation[Placement]:
@@ -77,11 +85,13 @@ class Places:
 
         keeps: what is replaced goes to the trash. beside: the temporary file goes beside the path.
         """
-        if keeps:
-            yield from self.make_trash_parents(path)
         temp = self.temp_name_beside(path) if beside else self.temp_name()
-        aside = self.trash_path(path) if keeps else temp + ASIDE
-        return Placement(temp, self.full(path), aside, self.attrs(entry), keeps, breadth)
+        place = Placement(temp, self.full(path), temp + ASIDE, self.attrs(entry), breadth=breadth)
+        if not keeps:
+            return place
+        yield from self.make_trash_parents(path)
+        inside = tuple(map(self.full, self._trash_parents(path)))
+        return place._replace(aside=self.trash_path(path), aside_in=inside, keep_old=True)
 
     def keeps(self, replaced: Entry | None) -> bool:
         """Whether what is replaced goes to the trash, if it is skynet's work."""
@@ -97,9 +107,7 @@ class Places:
 
     def make_trash_parents(self, path: bytes) -> Conversation[None]:
         """Make the directories that `trash_path` needs, as far as this run has not."""
-        root = self._trash_root()
-        inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
-        wanted = (join(OWN, TRASH), root, *inside)
+        wanted = self._trash_parents(path)
         missing = [directory for directory in wanted if directory not in self._trash_directories]
         if missing:
             makes = [wire.mkdir(self.full(each), Attrs(mode=0o700)) for each in missing]
@@ -108,6 +116,16 @@ class Places:
                 for make in makes:
                     yield [make]
             self._trash_directories.update(missing)
+
+    def make_trash_parents_again(self, path: bytes) -> Conversation[None]:
+        """Make them all: they turned out to be gone, and so may others be."""
+        self._trash_directories.clear()
+        yield from self.make_trash_parents(path)
+
+    def _trash_parents(self, path: bytes) -> list[bytes]:
+        root = self._trash_root()
+        inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
+        return [join(OWN, TRASH), root, *inside]
 
     def _trash_root(self) -> bytes:
         return join(join(OWN, TRASH), self.trash.stamp)

@@ -94,7 +94,7 @@ class SftpRemote(OwnFiles):
 
     @trash.setter
     def trash(self, trash: Trash) -> None:
-        self._places.trash = trash
+        self._places.use_trash(trash)
 
     @property
     def can_copy(self) -> bool:

@@ -42,7 +42,8 @@ class Placement(NamedTuple):
 
     temp and aside: names of our own, on the file system of `path`; the second is for what `path`
     holds, used where the server cannot replace atomically, or if `keep_old` asks for the old
-    version to stay there. attrs: mode and mtime to set, None for what the server does not keep.
+    version to stay there. aside_in: the directories above `aside`, topmost first, that are made
+    again if they are gone. attrs: mode and mtime to set, None for what the server does not keep.
     breadth: a file of several writes goes over all channels, or in LANES over one, or in order.
     """
 
@@ -52,6 +53,7 @@ class Placement(NamedTuple):
     attrs: Attrs = wire.NO_ATTRS
     keep_old: bool = False
     breadth: Breadth = "lanes"
+    aside_in: tuple[bytes, ...] = ()
 
 
 class Uploaded(NamedTuple):
@@ -141,8 +143,26 @@ def _link_aside(place: Placement, capabilities: Capabilities) -> Conversation[bo
     """Give the old version, if there is one, its second name; False if that cannot be done."""
     if not capabilities.hardlink:
         return False
-    (reply,) = yield [wire.hardlink(place.path, place.aside)]
-    return is_status(reply, OK) or is_status(reply, NO_SUCH_FILE)
+    reply = yield from _ask_aside(wire.hardlink(place.path, place.aside), place)
+    return reply is None or is_status(reply, OK)
+
+
+def _ask_aside(request: wire.Request, place: Placement) -> Conversation[Reply | None]:
+    """The answer to what gives the old version its second name; None if there is no old version.
+
+    The server says the same where the directory of that name is missing, as when somebody has
+    emptied the trash. So what is at the path is looked at before it counts as absent.
+    """
+    (reply,) = yield [request]
+    if not is_status(reply, NO_SUCH_FILE):
+        return reply
+    (found,) = yield [wire.lstat(place.path)]
+    if is_status(found, NO_SUCH_FILE):
+        return None
+    for directory in place.aside_in:
+        yield [wire.mkdir(directory, Attrs(mode=0o700))]  # or it is there
+    (reply,) = yield [request]
+    return reply
 
 
 def _replace_in_steps(place: Placement) -> Conversation[None]:
@@ -155,10 +175,10 @@ def _replace_in_steps(place: Placement) -> Conversation[None]:
         (reply,) = yield [wire.rename(place.temp, place.path)]
         if is_status(reply, OK):
             return
-    (reply,) = yield [wire.rename(place.path, place.aside)]
-    stepped_aside = not is_status(reply, NO_SUCH_FILE)
-    if stepped_aside:
-        expect_ok(reply)
+    answer = yield from _ask_aside(wire.rename(place.path, place.aside), place)
+    stepped_aside = answer is not None
+    if answer is not None:
+        expect_ok(answer)
     (reply,) = yield [wire.rename(place.temp, place.path)]
     if not is_status(reply, OK) and stepped_aside:
         yield [wire.rename(place.aside, place.path)]
