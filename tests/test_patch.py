@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from skynet.ops import Patch, Upload, tally
 from skynet.remote import Facts, Outcome, Trash, copies
 from skynet.sftp import patch
 from skynet.sftp.replies import FAILURE, PERMISSION_DENIED, UNSUPPORTED
+from tests.support.command import bound_by_modes
 from tests.support.faults import Act, FaultConnection, at, every, nth
 from tests.support.frames import Asked
 from tests.support.patching import (
@@ -221,6 +223,21 @@ def test_times_that_the_server_does_not_keep_are_not_compared(tmp_path: Path) ->
         op, delta = patch_of(OLD, NEW)
         assert isinstance(apply_patch(there.remote, op, delta, NEW).op, Patch)
         assert there.content() == NEW
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_a_file_that_nobody_may_write_is_patched_by_all_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setattr(copies, "WIDE_FROM", 0)
+    connection = make()
+    connection.prefix = bound_by_modes()
+    with target(tmp_path / "t", connection, channels=CHANNELS) as there:
+        there.put(PATH, OLD)
+        op, delta = patch_of(OLD, NEW)
+        op = msgspec.structs.replace(op, entry=msgspec.structs.replace(op.entry, mode=mode))
+        assert isinstance(apply_patch(there.remote, op, delta, NEW).op, Patch)
+        assert there.holds(PATH) == Held("f", NEW, mode, TIME + 60)
 
 
 def test_a_replaced_version_goes_to_the_trash_on_request(tmp_path: Path) -> None:

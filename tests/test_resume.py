@@ -38,7 +38,7 @@ from tests.support.breaks import (
     small,  # noqa: F401  a fixture
     world_of_a_video,  # noqa: F401  a fixture
 )
-from tests.support.command import DEADLINE, environment, make_site
+from tests.support.command import DEADLINE, bound_by_modes, environment, make_site
 from tests.support.faults import Act, no_fault
 from tests.support.frames import Asked, written
 from tests.support.sources import BytesSource
@@ -240,6 +240,15 @@ def test_a_trail_that_goes_on_begins_where_the_last_one_ended() -> None:
     trail.acknowledge(Piece(50, b"x" * 10, Mark(60, b"e" * 16)))
     assert trail.reached() == (b"identity", Mark(60, b"e" * 16))
     assert told == [50]
+
+
+def test_a_file_that_nobody_may_write_is_gone_on_with(world: World) -> None:
+    world.prefix = bound_by_modes()
+    (world.local / os.fsdecode(PATH)).chmod(0o444)
+    first = cut(world, 60)
+    report = finish(world)
+    assert first + sent(world) <= SIZE + IN_FLIGHT + SMALL_CHANGE
+    assert report.counts["resumed"] >= 60 * PIECE - IN_FLIGHT
 
 
 def test_what_goes_in_order_to_one_writer_is_not_noted(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ import pytest
 
 from skynet.errors import LinkLost, RequestError
 from skynet.ops import Upload
-from skynet.remote import SftpRemote, send
+from skynet.remote import Facts, SftpRemote, send
 from skynet.remote import sftp as room
 from skynet.remote.turnstile import Turnstile
 from skynet.sftp.conversation import Conversation, Done, Work
+from skynet.sftp.replies import PERMISSION_DENIED
+from tests.support.command import bound_by_modes
 from tests.support.faults import Act, Fault, FaultConnection, at, no_fault, nth
 from tests.support.frames import Asked
 from tests.support.pipes import client_over
@@ -81,7 +84,7 @@ def test_a_channel_that_opens_meanwhile_joins_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [nth("OPEN", 1, 4), nth("OPEN", 3, 3), nth("WRITE", 0, 4), nth("WRITE", 30, 4)],
+    [nth("OPEN", 1, 4), nth("OPEN", 3, 4), nth("WRITE", 0, 4), nth("WRITE", 30, 4)],
     ids=["second open", "fourth open", "first write", "write in the middle"],
 )
 def test_a_server_that_wants_one_writer_gets_the_file_in_order(
@@ -97,6 +100,54 @@ def test_a_server_that_wants_one_writer_gets_the_file_in_order(
     for name in ("video", "another"):
         assert (tmp_path / "t" / name).read_bytes() == CONTENT
     assert not list((tmp_path / "t/.skynet/tmp").iterdir())
+
+
+def test_a_file_that_is_denied_to_several_writers_says_nothing_of_others(tmp_path: Path) -> None:
+    connection = FaultConnection(max_write=PIECE)
+    with remote_over(connection, tmp_path / "t") as remote:
+        connection.arm(nth("OPEN", 3, PERMISSION_DENIED))
+        assert do(remote, upload(b"video", CONTENT), CONTENT).error is None
+        connection.seen.clear()
+        assert do(remote, upload(b"another", CONTENT), CONTENT).error is None
+        assert connection.seen.count("OPEN") == 1 + CHANNELS
+    for name in ("video", "another"):
+        assert (tmp_path / "t" / name).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o640])
+def test_a_file_that_nobody_may_write_is_written_by_all_channels(tmp_path: Path, mode: int) -> None:
+    seen: list[int] = []
+    temps = tmp_path / "t/.skynet/tmp"
+
+    def look(_: int, request: Asked) -> None:
+        seen.extend(stat.S_IMODE(temp.stat().st_mode) for temp in temps.iterdir())
+
+    connection = FaultConnection(max_write=PIECE)
+    connection.prefix = bound_by_modes()
+    with remote_over(connection, tmp_path / "t") as remote:
+        connection.arm(look)
+        op = Upload(b"video", entry_of(CONTENT, mode))
+        assert do(remote, op, CONTENT).error is None
+        assert connection.seen.count("OPEN") == 1 + CHANNELS
+        assert remote.counts["bytes"] == len(CONTENT)
+    assert stat.S_IMODE((tmp_path / "t/video").stat().st_mode) == mode
+    assert (tmp_path / "t/video").read_bytes() == CONTENT
+    assert {found & 0o077 & ~mode for found in seen} == {0}  # others never may more than in the end
+
+
+@pytest.mark.parametrize("keeps_modes", [True, False])
+def test_a_mode_is_set_also_where_no_time_is(tmp_path: Path, keeps_modes: bool) -> None:
+    connection = FaultConnection(max_write=PIECE)
+    connection.prefix = bound_by_modes()
+    with remote_over(connection, tmp_path / "t") as remote:
+        remote.facts = Facts(keeps_times=False, keeps_modes=keeps_modes)
+        for name, content in ((b"wide", CONTENT), (b"small", b"small")):
+            op = Upload(name, entry_of(content, 0o404))
+            assert do(remote, op, content).error is None
+        assert ("FSETSTAT" in connection.seen) == keeps_modes
+        assert connection.seen.count("OPEN") == 2 + CHANNELS
+    modes = {stat.S_IMODE((tmp_path / "t" / n).stat().st_mode) for n in ("wide", "small")}
+    assert (modes == {0o404}) == keeps_modes
 
 
 def test_what_fails_in_order_too_is_refused(tmp_path: Path) -> None:

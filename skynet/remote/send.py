@@ -17,7 +17,7 @@ from skynet.sftp import wire
 from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.pieces import Mark, Source, Trail
-from skynet.sftp.replies import Extended, parse_free_bytes
+from skynet.sftp.replies import PERMISSION_DENIED, STATUS_CODES, Extended, parse_free_bytes
 from skynet.sftp.resume import START_OVER, Begun
 from skynet.sftp.upload import (
     NO_TEMPS,
@@ -97,41 +97,43 @@ class Sender:
         """Send a file, or the rest of one; or make a link."""
         beside = intent is None and parent(op.path) in self.places.mounted
         try:
-            return (yield from self._upload_once(op, open_source, intent, beside=beside))
+            breadth = self._breadth(op.entry.size)
+            return (yield from self._upload_once(op, open_source, intent, breadth, beside=beside))
         except RequestError as error:
             if error.code == "failure":
                 yield from self.raise_if_full(op.entry.size)
             if error.code != RENAME_REFUSED and self.is_wide(op.entry.size):
-                return (yield from self._upload_in_order(op, open_source))
+                return (yield from self._upload_in_order(op, open_source, error))
             if error.code != RENAME_REFUSED or beside:
                 raise
             (found,) = yield [wire.lstat(self.places.full(op.path))]
             if is_directory(found):
                 raise
         # Perhaps another file system is mounted there: put the temporary file beside the target.
-        outcome = yield from self._upload_once(op, open_source, None, beside=True)
+        breadth = self._breadth(op.entry.size)
+        outcome = yield from self._upload_once(op, open_source, None, breadth, beside=True)
         self.places.mounted.add(parent(op.path))
         return outcome
 
-    def _upload_in_order(self, op: Upload, open_source: Opener | None) -> Conversation[Outcome]:
+    def _upload_in_order(
+        self, op: Upload, open_source: Opener | None, refusal: RequestError
+    ) -> Conversation[Outcome]:
         """Try again as an object store needs it: one writer, from front to back."""
-        self._in_order = True
-        try:
-            return (yield from self._upload_once(op, open_source, None, beside=False))
-        except RequestError:
-            self._in_order = False  # that was not the reason
-            raise
+        outcome = yield from self._upload_once(op, open_source, None, "in order", beside=False)
+        # Where it was denied, that may be for this file only.
+        self._in_order |= refusal.code != STATUS_CODES[PERMISSION_DENIED]
+        return outcome
 
     def _upload_once(
         self,
         op: Upload,
         open_source: Opener | None,
         intent: Intent | None,
+        breadth: Breadth,
         *,
         beside: bool,
     ) -> Conversation[Outcome]:
         keeps = op.foreign or self.places.keeps(op.replaces)
-        breadth = self._breadth(op.entry.size)
         place = yield from self.places.placement(
             op.path, op.entry, breadth, keeps=keeps, beside=beside
         )

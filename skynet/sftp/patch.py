@@ -43,6 +43,7 @@ from skynet.sftp.upload import (
     Tracks,
     Uploaded,
     finish_temp,
+    new_temp,
     open_when_free,
     publish,
 )
@@ -221,7 +222,7 @@ def _open_temp(place: Placement, original: Original) -> Conversation[tuple[Reply
 
     Only then the original is opened: what has taken its place may be a link to anywhere.
     """
-    opening = wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))
+    opening = new_temp(place)
     found, reply = yield [wire.lstat(original.path), opening]
     if is_status(reply, FAILURE) and not (yield CROWDED):
         reply = yield from open_when_free(opening)

@@ -191,8 +191,18 @@ def _open_temp(place: Placement, begun: Begun | None) -> Conversation[bytes]:
     """The handle of the temporary file: of a new one, or of the one that has `begun`."""
     if begun is not None:
         return (yield from open_again(place.temp, begun))
-    opening = wire.open_file(place.temp, wire.WRITE_NEW, Attrs(mode=place.attrs.mode))
-    return _expect_temp((yield from open_when_free(opening)))
+    return _expect_temp((yield from open_when_free(new_temp(place))))
+
+
+def new_temp(place: Placement) -> wire.Request:
+    """What opens a new temporary file, ours to open again whatever the file's mode will be.
+
+    Other channels write to it, and what broke off is read; strangers never may more than in the
+    end.
+    """
+    mode = place.attrs.mode
+    attrs = Attrs(mode=mode | 0o600) if mode is not None else wire.NO_ATTRS
+    return wire.open_file(place.temp, wire.WRITE_NEW, attrs)
 
 
 def open_when_free(opening: wire.Request) -> Conversation[Reply]:

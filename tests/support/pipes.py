@@ -81,6 +81,7 @@ class PipeConnection:
         if open_files:
             limited = f'ulimit -n {open_files} && exec "$0" "$@"'
             self._command = ["/bin/sh", "-c", limited, *self._command]
+        self.prefix: Sequence[str] = ()  # of the server's command, as from `bound_by_modes`
         self._cwd = cwd
         self._most_streams = most_streams
         self._lock = threading.Lock()
@@ -127,7 +128,7 @@ class PipeConnection:
             self.streams.append(stream)
             self.processes.append(
                 subprocess.Popen(
-                    self._command,
+                    [*self.prefix, *self._command],
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,7 @@ class World:
         self.without: frozenset[bytes] = frozenset()  # extensions that the server lacks
         self.max_write = 0  # the limit that the server is made to state
         self.turns: Turns | None = None
+        self.prefix: Sequence[str] = ()  # of the server's command, as from `bound_by_modes`
         self._moment = EPOCH
 
     # Making trees.
@@ -152,6 +153,7 @@ class World:
         connection = FaultConnection(self._meet, without=self.without, max_write=self.max_write)
         if self.turns is not None:
             connection = TurnConnection(self.turns, self._meet)
+        connection.prefix = self.prefix
         client = Client(connection, channels=1, timeout=20.0)
         return SftpRemote(client, os.fsencode(self.remote), os.urandom(5).hex())
 
