@@ -16,6 +16,7 @@
     ├── OwnedError             exit 5   another skynet works on this mirror (retry helps)
     ├── Interrupted            exit 130 asked to end before it was done
     ├── RequestError           exit 1   one SFTP request was refused; becomes a Problem
+    │   └── NotPublished       exit 1   all was sent, but may not get its name
     └── TornRead               exit 1   a local file changed while it was read; becomes a Problem
 
 `sftp/` alone raises ConnectError, LinkLost and RequestError and their kin; the daemon alone
@@ -165,6 +166,12 @@ class RequestError(SkynetError):
     """The server refused one request. `code` is stable, the message is the server's."""
 
     code = "refused"
+
+
+class NotPublished(RequestError):
+    """What was sent is whole, but cannot be put in place. To send it again would not help."""
+
+    code = "rename-refused"
 
 
 class TornRead(SkynetError):

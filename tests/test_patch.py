@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skynet.errors import LinkLost, RemoteStopped, RequestError, TornRead
+from skynet.errors import LinkLost, NotPublished, RemoteStopped, RequestError, TornRead
 from skynet.ops import Patch, Upload, tally
 from skynet.remote import Facts, Outcome, Trash, copies
 from skynet.sftp import patch
@@ -282,10 +282,16 @@ def test_whatever_is_refused_once_the_new_version_gets_there(
     for number, kind in enumerate(kinds):
         with target(tmp_path / f"{number}", make(), channels=channels) as there:
             there.connection.arm(at(number, status))
-            patched = is_patched(there, attempt(there))
+            outcome = attempt(there)
             assert there.connection._open == 0
+            if number == len(kinds) - 1 and status != FAILURE:
+                # Nothing else would be put in place either, so nothing else is sent.
+                assert isinstance(outcome.error, NotPublished)
+                assert (there.content(), there.left) == (OLD, [])
+                continue
+            patched = is_patched(there, outcome)
             if channels == 1:  # else it is not the same request each time
-                assert patched == (kind in ("FSETSTAT", "FSTAT"))
+                assert patched == (kind in ("FSETSTAT", "FSTAT", kinds[-1]))
                 assert there.remote.can_copy == (kind != COPY or status == FAILURE)
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from skynet.errors import LinkLost, RequestError
+from skynet.errors import LinkLost, NotPublished, RequestError
 from skynet.ops import Upload
 from skynet.remote import Facts, SftpRemote, send
 from skynet.remote import sftp as room
 from skynet.remote.turnstile import Turnstile
 from skynet.sftp.conversation import Conversation, Done, Work
-from skynet.sftp.replies import PERMISSION_DENIED
+from skynet.sftp.replies import FAILURE, NO_SUCH_FILE, PERMISSION_DENIED
 from tests.support.command import bound_by_modes
-from tests.support.faults import Act, Fault, FaultConnection, at, no_fault, nth
+from tests.support.faults import Act, Fault, FaultConnection, at, every, no_fault, nth
 from tests.support.frames import Asked
 from tests.support.pipes import client_over
 from tests.support.targets import do, entry_of, source, upload
@@ -148,6 +148,24 @@ def test_a_mode_is_set_also_where_no_time_is(tmp_path: Path, keeps_modes: bool) 
         assert connection.seen.count("OPEN") == 2 + CHANNELS
     modes = {stat.S_IMODE((tmp_path / "t" / n).stat().st_mode) for n in ("wide", "small")}
     assert (modes == {0o404}) == keeps_modes
+
+
+@pytest.mark.parametrize("status", [FAILURE, PERMISSION_DENIED, NO_SUCH_FILE])
+def test_what_may_not_get_its_name_is_not_sent_again_in_order(tmp_path: Path, status: int) -> None:
+    connection = FaultConnection(max_write=PIECE)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/video").write_bytes(b"old")
+    with remote_over(connection, tmp_path / "t") as remote:
+        connection.arm(every("posix-rename@openssh.com", status))
+        outcome = do(remote, upload(b"video", CONTENT, entry_of(b"old")), CONTENT)
+        assert isinstance(outcome.error, NotPublished)
+        # Where no reason is told, another file system may be mounted there.
+        assert remote.counts["bytes"] == len(CONTENT) * (2 if status == FAILURE else 1)
+        connection.arm(no_fault)
+        assert do(remote, upload(b"another", CONTENT), CONTENT).error is None
+        assert connection.seen.count("OPEN") == 1 + CHANNELS
+    assert (tmp_path / "t/video").read_bytes() == b"old"
+    assert not list((tmp_path / "t/.skynet/tmp").iterdir())
 
 
 def test_what_fails_in_order_too_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from skynet.delta import Delta
-from skynet.errors import RequestError
+from skynet.errors import NotPublished, RequestError
 from skynet.ops import Copy, Patch, Rename, Upload
 from skynet.remote.places import Places
 from skynet.remote.send import Opener, Sender
@@ -25,6 +25,9 @@ from skynet.sftp.replies import expect_ok
 from skynet.sftp.upload import Placement, Tracks
 from skynet.sftp.wire import Attrs
 from skynet.tree import FILE, Entry, parent
+
+# Begins to make a file, told whether its temporary file goes beside the path.
+_Make = Callable[[bool], Conversation[Outcome]]
 
 WIDE_FROM = 64 << 20  # bytes to be copied: a file worth all channels
 
@@ -56,7 +59,9 @@ class Copies:
     def patch(self, op: Patch, open_source: Opener, delta: Delta | None) -> Conversation[Outcome]:
         """Send what is new of a file."""
         if delta is not None and self.are_possible:
-            done = yield from self._attempt(self._patch(op, open_source, delta), delta.size)
+            done = yield from self._attempt(
+                lambda beside: self._patch(op, open_source, delta, beside=beside), op
+            )
             if done is not None:
                 return done
         whole = Upload(op.path, op.entry, op.replaces)
@@ -65,7 +70,9 @@ class Copies:
     def copy(self, op: Copy, open_source: Opener) -> Conversation[Outcome]:
         """Copy a file."""
         if self.are_possible and op.original.size == op.entry.size:
-            done = yield from self._attempt(self._copy(op, op.original), op.entry.size)
+            done = yield from self._attempt(
+                lambda beside: self._copy(op, op.original, beside=beside), op
+            )
             if done is not None:
                 return done
         entry = msgspec.structs.replace(op.entry, digest=b"")
@@ -83,15 +90,22 @@ class Copies:
             (found,) = yield [wire.lstat(self.places.full(op.path))]
             if isinstance(found, Attrs):
                 return False  # that was the reason, and it is not to be replaced
-        copying = self._copy(op, op.entry, beside=True)
-        if (yield from self._attempt(copying, op.entry.size)) is None:
+        try:
+            done = yield from self._attempt(
+                lambda beside: self._copy(op, op.entry, beside=beside), op, beside=True
+            )
+        except NotPublished:
+            return False
+        if done is None:
             return False
         (reply,) = yield [wire.remove(self.places.full(op.source))]
         expect_ok(reply)
         return True
 
-    def _patch(self, op: Patch, open_source: Opener, delta: Delta) -> Conversation[Outcome]:
-        place = yield from self._placement(op, wide=self.is_wide(op))
+    def _patch(
+        self, op: Patch, open_source: Opener, delta: Delta, *, beside: bool
+    ) -> Conversation[Outcome]:
+        place = yield from self._placement(op, wide=self.is_wide(op), beside=beside)
         builder = self.sender.builder(op.entry)
         sent = yield from patch(
             open_source,
@@ -106,9 +120,7 @@ class Copies:
         signature = builder.finish(sent.digest) if builder else None
         return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None, signature)
 
-    def _copy(
-        self, op: Copy | Rename, recorded: Entry, *, beside: bool = False
-    ) -> Conversation[Outcome]:
+    def _copy(self, op: Copy | Rename, recorded: Entry, *, beside: bool) -> Conversation[Outcome]:
         wide = isinstance(op, Copy) and self.is_wide(op)
         place = yield from self._placement(op, wide=wide, beside=beside)
         digest = op.entry.digest if self.reads_back else b""
@@ -116,27 +128,41 @@ class Copies:
         yield from copy(place, original, self.capabilities, digest=digest)
         return Outcome(op, b"", None)
 
-    def _attempt(self, making: Conversation[Outcome], size: int) -> Conversation[Outcome | None]:
-        """What comes of it; None if the server does not let it be. RemoteStopped if it is full."""
+    def _attempt(
+        self, make: _Make, op: Patch | Copy | Rename, *, beside: bool = False
+    ) -> Conversation[Outcome | None]:
+        """What comes of it; None if the server does not let it be.
+
+        RemoteStopped if it is full. NotPublished if what was made cannot be put in place: nor could
+        what is sent.
+        """
+        beside = beside or parent(op.path) in self.places.mounted
         try:
-            return (yield from making)
+            return (yield from make(beside))
+        except NotPublished as error:
+            if beside or not (yield from self.places.may_be_mounted(op.path, error)):
+                raise
         except RequestError as error:
             if error.code == NO_COPIES:
                 self._is_refused = True
             if error.code == "failure":
-                yield from self.sender.raise_if_full(size)
+                yield from self.sender.raise_if_full(op.entry.size)
             return None
+        outcome = yield from self._attempt(make, op, beside=True)
+        if outcome is not None:
+            self.places.mounted.add(parent(op.path))
+        return outcome
 
     def _original(self, path: bytes, entry: Entry) -> Original:
         return Original(self.places.full(path), entry.size, self.places.mtime(entry))
 
     def _placement(
-        self, op: Patch | Copy | Rename, *, wide: bool, beside: bool = False
+        self, op: Patch | Copy | Rename, *, wide: bool, beside: bool
     ) -> Conversation[Placement]:
         return self.places.placement(
             op.path,
             op.entry,
             "wide" if wide else "lanes",
             keeps=self.places.keeps(op.replaces),
-            beside=beside or parent(op.path) in self.places.mounted,
+            beside=beside,
         )

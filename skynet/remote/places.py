@@ -6,12 +6,13 @@ import itertools
 import stat
 from dataclasses import dataclass, field
 
+from skynet.errors import NotPublished
 from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Trash
 from skynet.rules import STRAY_TEMP
 from skynet.sftp import wire
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import Reply
-from skynet.sftp.upload import Breadth, Placement
+from skynet.sftp.upload import RENAME_REFUSED, Breadth, Placement
 from skynet.sftp.wire import Attrs
 from skynet.tree import FILE, Entry, ancestors, join, parent, wire_time
 
@@ -58,6 +59,16 @@ class Places:
         makes = [wire.mkdir(directory, Attrs(mode=0o700)) for directory in directories]
         replies = yield [*makes, *map(wire.lstat, directories)]
         self._is_spread = all(map(is_directory, replies[len(makes) :]))
+
+    def may_be_mounted(self, path: bytes, refusal: NotPublished) -> Conversation[bool]:
+        """Whether that may be why no rename leads from `tmp/` to a path.
+
+        Then it is to be tried with the temporary file beside the path.
+        """
+        if refusal.code != RENAME_REFUSED:
+            return False
+        (found,) = yield [wire.lstat(self.full(path))]
+        return not is_directory(found)
 
     def attrs(self, entry: Entry) -> Attrs:
         """What is to be set on the remote: only what its file system keeps."""

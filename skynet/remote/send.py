@@ -9,9 +9,9 @@ from typing import NamedTuple
 import msgspec
 
 from skynet.blocks import MAX_SIZE, PATCH_FROM, Signature, SignatureBuilder
-from skynet.errors import LinkLost, RemoteStopped, RequestError
+from skynet.errors import LinkLost, NotPublished, RemoteStopped, RequestError
 from skynet.ops import Upload
-from skynet.remote.places import Places, is_directory
+from skynet.remote.places import Places
 from skynet.remote.verbs import OWN, TEMPS, Intent, Outcome, is_temp
 from skynet.sftp import wire
 from skynet.sftp.capabilities import Capabilities
@@ -21,7 +21,6 @@ from skynet.sftp.replies import PERMISSION_DENIED, STATUS_CODES, Extended, parse
 from skynet.sftp.resume import START_OVER, Begun
 from skynet.sftp.upload import (
     NO_TEMPS,
-    RENAME_REFUSED,
     Breadth,
     Placement,
     Tracks,
@@ -96,21 +95,18 @@ class Sender:
     ) -> Conversation[Outcome]:
         """Send a file, or the rest of one; or make a link."""
         beside = intent is None and parent(op.path) in self.places.mounted
+        breadth = self._breadth(op.entry.size)
         try:
-            breadth = self._breadth(op.entry.size)
             return (yield from self._upload_once(op, open_source, intent, breadth, beside=beside))
+        except NotPublished as error:
+            if beside or not (yield from self.places.may_be_mounted(op.path, error)):
+                raise
         except RequestError as error:
             if error.code == "failure":
                 yield from self.raise_if_full(op.entry.size)
-            if error.code != RENAME_REFUSED and self.is_wide(op.entry.size):
-                return (yield from self._upload_in_order(op, open_source, error))
-            if error.code != RENAME_REFUSED or beside:
+            if not self.is_wide(op.entry.size):
                 raise
-            (found,) = yield [wire.lstat(self.places.full(op.path))]
-            if is_directory(found):
-                raise
-        # Perhaps another file system is mounted there: put the temporary file beside the target.
-        breadth = self._breadth(op.entry.size)
+            return (yield from self._upload_in_order(op, open_source, error))
         outcome = yield from self._upload_once(op, open_source, None, breadth, beside=True)
         self.places.mounted.add(parent(op.path))
         return outcome

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from skynet.errors import LinkLost, RequestError
+from skynet.errors import LinkLost, NotPublished, RequestError
 from skynet.sftp import wire
 from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import CROWDED, Conversation, Everywhere, Lanes, Step
@@ -31,7 +31,7 @@ from skynet.sftp.resume import Begun, open_again, take_up
 from skynet.sftp.wire import Attrs
 
 NO_TEMPS = "no-temporary-directory"  # where the temporary file should go
-RENAME_REFUSED = "rename-refused"  # all went well up to the rename into place
+RENAME_REFUSED = NotPublished.code  # without a reason: perhaps another file system is there
 Breadth = Literal["wide", "lanes", "in order"]
 
 LANES = 16  # writes in flight for one file: 4 MiB, twice what OpenSSH's window lets through
@@ -118,13 +118,13 @@ def make_link(target: bytes, place: Placement, capabilities: Capabilities) -> Co
 
 
 def publish(place: Placement, capabilities: Capabilities) -> Conversation[None]:
-    """Rename the finished temporary file into place; it is removed if that fails."""
+    """Rename the finished temporary file into place; NotPublished, and it is removed, if not."""
     try:
         yield from put_in_place(place, capabilities)
     except RequestError as error:
         yield [wire.remove(place.temp)]  # the error tells the story, whatever this answers
-        error.code = RENAME_REFUSED if error.code == "failure" else error.code
-        raise
+        code = RENAME_REFUSED if error.code == "failure" else error.code
+        raise NotPublished(str(error), code) from None
 
 
 def put_in_place(place: Placement, capabilities: Capabilities) -> Conversation[None]:
