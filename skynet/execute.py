@@ -116,6 +116,7 @@ class Execution:
         mine = self._found
         mine.identities |= found.identities
         mine.findings += [finding for finding in found.findings if finding.stale]
+        self._remote.trash = self._trash()  # which may have something of the same paths already
         deltas = deltas_of(plan, self._session.root, self._session.memory.signatures, found.deltas)
         return Addition(plan, deltas)
 
@@ -175,8 +176,7 @@ class Execution:
         for outcome in batch:
             if outcome.signature is not None:
                 self._session.memory.signatures.put(outcome.signature.digest, outcome.signature)
-        ops = [outcome.op for outcome in batch]
-        self._session.memory.trashed.note(put_away(ops, self._remote.trash))
+        self._session.memory.trashed.note(put_away(batch))
 
     def _own_up(self, problems: list[Problem]) -> None:
         """Where a repair has failed, let the manifest say what is really there."""

@@ -18,8 +18,8 @@ from skynet.hints import Bounds, Hinted, Hints, HintsDamaged
 from skynet.index import LARGE
 from skynet.manifest_codec import entry_fault, path_fault
 from skynet.monitor import Monitor, Notice
-from skynet.ops import Delete, Op
-from skynet.remote import Trash
+from skynet.ops import Delete
+from skynet.remote import Outcome
 from skynet.rules import in_trash, was_at
 from skynet.tree import FILE, Entry
 
@@ -34,16 +34,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Kept]).decode
 
 
-def put_away(ops: Iterable[Op], trash: Trash) -> Iterator[Kept]:
+def put_away(outcomes: Iterable[Outcome]) -> Iterator[Kept]:
     """What operations that are done have moved to the trash, as far as it is worth a note."""
-    for op in ops:
-        if isinstance(op, Delete):
-            old = op.entry if trash.keep_deleted else None
-        else:
-            old = getattr(op, "replaces", None) if trash.keep_replaced else None
+    for outcome in outcomes:
+        if not outcome.trashed:
+            continue
+        op = outcome.op
+        old = op.entry if isinstance(op, Delete) else getattr(op, "replaces", None)
         is_worth_it = old is not None and old.kind == FILE and old.size >= LARGE and old.digest
         if old is not None and is_worth_it and not getattr(op, "foreign", False):
-            yield in_trash(trash.stamp, op.path), msgspec.structs.replace(old, retained=False)
+            yield in_trash(outcome.trashed, op.path), msgspec.structs.replace(old, retained=False)
 
 
 class Trashed(Hinted):

@@ -17,10 +17,10 @@ from skynet.errors import UsageError
 from skynet.hints import Bounds
 from skynet.index import LARGE
 from skynet.monitor import Notice
-from skynet.ops import Copy, Delete, Rename, Upload
+from skynet.ops import Copy, Delete, Op, Rename, Upload
 from skynet.outline import plan_lines
 from skynet.planfile import read, write
-from skynet.remote import Trash
+from skynet.remote import Outcome
 from skynet.rules import in_trash, was_at
 from skynet.scan import digest_of
 from skynet.trashed import Trashed, put_away
@@ -30,7 +30,7 @@ from tests.support.world import SECOND, World
 VIDEO = os.urandom(LARGE)
 DAY = 86_400
 FILE_OF = Entry(FILE, LARGE, 5, 0o644, digest_of([VIDEO]))
-TRASH = Trash(b"2026-01-01T000000Z-ab")
+STAMP = b"2026-01-01T000000Z-ab"
 
 
 # What comes back.
@@ -224,32 +224,31 @@ def test_a_saved_plan_copies_nothing_else_of_ours(
 
 
 def test_noted_is_what_went_to_the_trash_and_is_known() -> None:
-    kept = [(in_trash(TRASH.stamp, b"d/a"), FILE_OF)]
-    assert list(put_away([Delete(b"d/a", FILE_OF)], TRASH)) == kept
+    kept = [(in_trash(STAMP, b"d/a"), FILE_OF)]
     small = msgspec.structs.replace(FILE_OF, size=LARGE - 1)
     unknown = msgspec.structs.replace(FILE_OF, digest=b"")
+    done: Op
+    for done in (Delete(b"d/a", FILE_OF), Upload(b"d/a", FILE_OF, FILE_OF)):
+        assert list(put_away([Outcome(done, b"", None, trashed=STAMP)])) == kept
+        assert list(put_away([Outcome(done, b"", None)])) == []
     for op in (
         Delete(b"d/a", FILE_OF, foreign=True),
         Delete(b"d/a", small),
         Delete(b"d/a", unknown),
         Delete(b"d/a", Entry(LINK, link=b"x")),
-        Upload(b"d/a", FILE_OF, FILE_OF),
+        Upload(b"d/a", FILE_OF, FILE_OF, foreign=True),
         Rename(b"d/a", b"b", Entry(DIR)),
     ):
-        assert list(put_away([op], TRASH)) == []
-    assert list(put_away([Delete(b"d/a", FILE_OF)], TRASH._replace(keep_deleted=False))) == []
-    all_kept = TRASH._replace(keep_replaced=True)
-    assert list(put_away([Upload(b"d/a", FILE_OF, FILE_OF)], all_kept)) == kept
-    assert list(put_away([Upload(b"d/a", FILE_OF, FILE_OF, foreign=True)], all_kept)) == []
+        assert list(put_away([Outcome(op, b"", None, trashed=STAMP)])) == []
 
 
 @given(st.binary(min_size=1).filter(lambda path: not path.startswith(b"/")))
 def test_a_path_in_the_trash_tells_where_it_was(path: bytes) -> None:
-    assert was_at(in_trash(TRASH.stamp, path)) == path
+    assert was_at(in_trash(STAMP, path)) == path
     assert was_at(path) == b"" or path.startswith(b".skynet/trash/")
 
 
-def kept(number: int, stamp: bytes = TRASH.stamp, size: int = LARGE) -> tuple[bytes, Entry]:
+def kept(number: int, stamp: bytes = STAMP, size: int = LARGE) -> tuple[bytes, Entry]:
     path = in_trash(stamp, b"%d" % number)
     return path, Entry(FILE, size, number, 0o644, number.to_bytes(16, "big"))
 

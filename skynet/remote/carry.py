@@ -79,35 +79,38 @@ class Carrier:
             case Mkdir():
                 yield from self._mkdir(op)
             case Rename():
-                yield from self._rename(op)
+                return (yield from self._rename(op))
             case SetMeta():
                 attrs = self.places.attrs(op.entry)
                 (reply,) = yield [wire.setstat(self.places.full(op.path), attrs)]
                 expect_ok(reply)
             case Delete():
-                yield from self._delete(op)
+                return Outcome(op, b"", None, trashed=(yield from self._delete(op)))
             case Rmdir():
                 (reply,) = yield [wire.rmdir(self.places.full(op.path))]
                 _expect_gone(reply)
         return Outcome(op, b"", None)
 
-    def _rename(self, op: Rename) -> Conversation[None]:
+    def _rename(self, op: Rename) -> Conversation[Outcome]:
+        stamp = self.places.stamp_for(op.replaces)
         try:
             if op.replaces is None:
                 paths = self.places.full(op.source), self.places.full(op.path)
                 (reply,) = yield [wire.rename(*paths)]
                 expect_ok(reply)
             else:
-                keeps = self.places.keeps(op.replaces)
                 place = yield from self.places.placement(
-                    op.path, op.entry, "lanes", keeps=keeps, beside=False
+                    op.path, op.entry, "lanes", stamp=stamp, beside=False
                 )
                 place = place._replace(temp=self.places.full(op.source))
                 yield from put_in_place(place, self.capabilities)
         except RequestError as error:
             # Perhaps another file system is mounted at one of the two.
-            if error.code != "failure" or not (yield from self.copies.move(op)):
+            moved = (yield from self.copies.move(op)) if error.code == "failure" else None
+            if moved is None:
                 raise
+            return moved
+        return Outcome(op, b"", None, trashed=stamp)
 
     def _mkdir(self, op: Mkdir) -> Conversation[None]:
         path, attrs = self.places.full(op.path), self.places.attrs(op.entry)
@@ -119,22 +122,23 @@ class Carrier:
             (reply,) = yield [wire.setstat(path, attrs)]
             expect_ok(reply)
 
-    def _delete(self, op: Delete) -> Conversation[None]:
-        path = self.places.full(op.path)
+    def _delete(self, op: Delete) -> Conversation[bytes]:
+        """The stamp under which it is in the trash; b"" if it is not."""
+        path, stamp = self.places.full(op.path), self.places.trash.stamp
         if not (self.places.trash.keep_deleted or op.foreign):
             (reply,) = yield [wire.remove(path)]
             _expect_gone(reply)
-            return
-        if self.places.has_trash_for(op.path):
-            (reply,) = yield [wire.rename(path, self.places.trash_path(op.path))]
+            return b""
+        if self.places.has_trash_for(op.path, stamp):
+            (reply,) = yield [wire.rename(path, self.places.trash_path(op.path, stamp))]
             if is_status(reply, OK):
-                return
-        yield from self.places.make_trash_parents(op.path)
-        reply, found = yield from self._move_to_trash(op.path)
+                return stamp
+        yield from self.places.make_trash_parents(op.path, stamp)
+        reply, found = yield from self._move_to_trash(op.path, stamp)
         if is_status(reply, NO_SUCH_FILE) and isinstance(found, Attrs):
             # Somebody has removed the trash since it was made.
-            yield from self.places.make_trash_parents_again(op.path)
-            reply, found = yield from self._move_to_trash(op.path)
+            yield from self.places.make_trash_parents_again(op.path, stamp)
+            reply, found = yield from self._move_to_trash(op.path, stamp)
         if is_status(reply, PERMISSION_DENIED):
             expect_ok(reply)
         if not is_status(reply, OK) and isinstance(found, Attrs):
@@ -144,11 +148,12 @@ class Carrier:
                 "rename leads from it to .skynet: set trash_days = 0 to delete at once.",
                 "no-trash",
             )
+        return stamp if is_status(reply, OK) else b""  # it was gone already
 
-    def _move_to_trash(self, path: bytes) -> Conversation[list[Reply]]:
+    def _move_to_trash(self, path: bytes, stamp: bytes) -> Conversation[list[Reply]]:
         """[whether it is there now, what is at the path]."""
         full = self.places.full(path)
-        return (yield [wire.rename(full, self.places.trash_path(path)), wire.lstat(full)])
+        return (yield [wire.rename(full, self.places.trash_path(path, stamp)), wire.lstat(full)])
 
 
 def _expect_gone(reply: Reply) -> None:

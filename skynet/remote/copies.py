@@ -79,33 +79,34 @@ class Copies:
         whole = Upload(op.path, entry, op.replaces)
         return (yield from self.sender.upload(whole, open_source, None))
 
-    def move(self, op: Rename) -> Conversation[bool]:
+    def move(self, op: Rename) -> Conversation[Outcome | None]:
         """Copy a file that no rename moves, as to another file system, and remove it there.
 
-        False if that cannot be either; nothing has been done then.
+        None if that cannot be either; nothing has been done then.
         """
         if op.entry.kind != FILE or not self.are_possible:
-            return False
+            return None
         if op.replaces is None:
             (found,) = yield [wire.lstat(self.places.full(op.path))]
             if isinstance(found, Attrs):
-                return False  # that was the reason, and it is not to be replaced
+                return None  # that was the reason, and it is not to be replaced
         try:
             done = yield from self._attempt(
                 lambda beside: self._copy(op, op.entry, beside=beside), op, beside=True
             )
         except NotPublished:
-            return False
+            return None
         if done is None:
-            return False
+            return None
         (reply,) = yield [wire.remove(self.places.full(op.source))]
         expect_ok(reply)
-        return True
+        return done
 
     def _patch(
         self, op: Patch, open_source: Opener, delta: Delta, *, beside: bool
     ) -> Conversation[Outcome]:
-        place = yield from self._placement(op, wide=self.is_wide(op), beside=beside)
+        stamp = self.places.stamp_for(op.replaces)
+        place = yield from self._placement(op, stamp, wide=self.is_wide(op), beside=beside)
         builder = self.sender.builder(op.entry)
         sent = yield from patch(
             open_source,
@@ -118,15 +119,17 @@ class Copies:
         )
         entry = msgspec.structs.replace(op.entry, digest=sent.digest)
         signature = builder.finish(sent.digest) if builder else None
-        return Outcome(msgspec.structs.replace(op, entry=entry), sent.identity, None, signature)
+        done = msgspec.structs.replace(op, entry=entry)
+        return Outcome(done, sent.identity, None, signature, stamp)
 
     def _copy(self, op: Copy | Rename, recorded: Entry, *, beside: bool) -> Conversation[Outcome]:
         wide = isinstance(op, Copy) and self.is_wide(op)
-        place = yield from self._placement(op, wide=wide, beside=beside)
+        stamp = self.places.stamp_for(op.replaces)
+        place = yield from self._placement(op, stamp, wide=wide, beside=beside)
         digest = op.entry.digest if self.reads_back else b""
         original = self._original(op.source, recorded)
         yield from copy(place, original, self.capabilities, digest=digest)
-        return Outcome(op, b"", None)
+        return Outcome(op, b"", None, trashed=stamp)
 
     def _attempt(
         self, make: _Make, op: Patch | Copy | Rename, *, beside: bool = False
@@ -157,12 +160,12 @@ class Copies:
         return Original(self.places.full(path), entry.size, self.places.mtime(entry))
 
     def _placement(
-        self, op: Patch | Copy | Rename, *, wide: bool, beside: bool
+        self, op: Patch | Copy | Rename, stamp: bytes, *, wide: bool, beside: bool
     ) -> Conversation[Placement]:
         return self.places.placement(
             op.path,
             op.entry,
             "wide" if wide else "lanes",
-            keeps=self.places.keeps(op.replaces),
+            stamp=stamp,
             beside=beside,
         )

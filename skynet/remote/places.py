@@ -82,7 +82,7 @@ class Places:
         return wire_time(entry.mtime_ns)
 
     def use_trash(self, trash: Trash) -> None:
-        """From now on, put things there.
+        """From now on, put things there; what is under way stays with the stamp that it began with.
 
         What was made under another stamp is of no use any more, but `trash/` itself is.
         """
@@ -90,35 +90,37 @@ class Places:
         self._trash_directories = self._trash_directories & {join(OWN, TRASH)}
 
     def placement(
-        self, path: bytes, entry: Entry, breadth: Breadth, *, keeps: bool, beside: bool
+        self, path: bytes, entry: Entry, breadth: Breadth, *, stamp: bytes, beside: bool
     ) -> Conversation[Placement]:
         """Where what becomes `entry` at `path` goes.
 
-        keeps: what is replaced goes to the trash. beside: the temporary file goes beside the path.
+        stamp: as from `stamp_for`. beside: the temporary file goes beside the path.
         """
         temp = self.temp_name_beside(path) if beside else self.temp_name()
         place = Placement(temp, self.full(path), temp + ASIDE, self.attrs(entry), breadth=breadth)
-        if not keeps:
+        if not stamp:
             return place
-        yield from self.make_trash_parents(path)
-        inside = tuple(map(self.full, self._trash_parents(path)))
-        return place._replace(aside=self.trash_path(path), aside_in=inside, keep_old=True)
+        yield from self.make_trash_parents(path, stamp)
+        aside = self.trash_path(path, stamp)
+        inside = tuple(map(self.full, _trash_parents(path, stamp)))
+        return place._replace(aside=aside, aside_in=inside, keep_old=True)
 
-    def keeps(self, replaced: Entry | None) -> bool:
-        """Whether what is replaced goes to the trash, if it is skynet's work."""
-        return self.trash.keep_replaced and replaced is not None
+    def stamp_for(self, replaced: Entry | None, *, foreign: bool = False) -> bytes:
+        """The stamp under which what is replaced goes to the trash now; b"" if it does not."""
+        keeps = foreign or (self.trash.keep_replaced and replaced is not None)
+        return self.trash.stamp if keeps else b""
 
-    def trash_path(self, path: bytes) -> bytes:
+    def trash_path(self, path: bytes, stamp: bytes) -> bytes:
         """The full path in the trash of what was at `path`."""
-        return self.full(join(self._trash_root(), path))
+        return self.full(join(_trash_root(stamp), path))
 
-    def has_trash_for(self, path: bytes) -> bool:
+    def has_trash_for(self, path: bytes, stamp: bytes) -> bool:
         """Whether this run has made the directories that `trash_path` needs."""
-        return parent(join(self._trash_root(), path)) in self._trash_directories
+        return parent(join(_trash_root(stamp), path)) in self._trash_directories
 
-    def make_trash_parents(self, path: bytes) -> Conversation[None]:
+    def make_trash_parents(self, path: bytes, stamp: bytes) -> Conversation[None]:
         """Make the directories that `trash_path` needs, as far as this run has not."""
-        wanted = self._trash_parents(path)
+        wanted = _trash_parents(path, stamp)
         missing = [directory for directory in wanted if directory not in self._trash_directories]
         if missing:
             makes = [wire.mkdir(self.full(each), Attrs(mode=0o700)) for each in missing]
@@ -128,21 +130,23 @@ class Places:
                     yield [make]
             self._trash_directories.update(missing)
 
-    def make_trash_parents_again(self, path: bytes) -> Conversation[None]:
+    def make_trash_parents_again(self, path: bytes, stamp: bytes) -> Conversation[None]:
         """Make them all: they turned out to be gone, and so may others be."""
         self._trash_directories.clear()
-        yield from self.make_trash_parents(path)
-
-    def _trash_parents(self, path: bytes) -> list[bytes]:
-        root = self._trash_root()
-        inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
-        return [join(OWN, TRASH), root, *inside]
-
-    def _trash_root(self) -> bytes:
-        return join(join(OWN, TRASH), self.trash.stamp)
+        yield from self.make_trash_parents(path, stamp)
 
     def _unique(self, number: int) -> bytes:
         return f"{self.nonce}-{number:x}".encode()
+
+
+def _trash_parents(path: bytes, stamp: bytes) -> list[bytes]:
+    root = _trash_root(stamp)
+    inside = (join(root, directory) for directory in reversed(list(ancestors(path))))
+    return [join(OWN, TRASH), root, *inside]
+
+
+def _trash_root(stamp: bytes) -> bytes:
+    return join(join(OWN, TRASH), stamp)
 
 
 def is_directory(reply: Reply) -> bool:

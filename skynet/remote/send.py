@@ -129,13 +129,13 @@ class Sender:
         *,
         beside: bool,
     ) -> Conversation[Outcome]:
-        keeps = op.foreign or self.places.keeps(op.replaces)
+        stamp = self.places.stamp_for(op.replaces, foreign=op.foreign)
         place = yield from self.places.placement(
-            op.path, op.entry, breadth, keeps=keeps, beside=beside
+            op.path, op.entry, breadth, stamp=stamp, beside=beside
         )
         if op.entry.kind == LINK:
             yield from make_link(op.entry.link, place, self.capabilities)
-            return Outcome(op, b"", None)
+            return Outcome(op, b"", None, trashed=stamp)
         assert open_source is not None
         sent = None
         if intent is not None:
@@ -145,7 +145,7 @@ class Sender:
         uploaded, signature = sent
         entry = msgspec.structs.replace(op.entry, digest=uploaded.digest)
         done = msgspec.structs.replace(op, entry=entry)
-        return Outcome(done, uploaded.identity, None, signature)
+        return Outcome(done, uploaded.identity, None, signature, stamp)
 
     def _send(self, op: Upload, open_source: Opener, place: Placement) -> Conversation[Sent]:
         """Send a whole file."""

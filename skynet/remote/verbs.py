@@ -93,20 +93,23 @@ class Outcome(NamedTuple):
 
     identity: the local file's stat identity to record, b"" if none was read. error: RequestError,
     TornRead, OSError or RemoteStopped; None when the operation is done. signature: of the content
-    that was read, whole, if the remote may use one for a patch.
+    that was read, whole, if the remote may use one for a patch. trashed: the stamp under which what
+    was at the path went to the trash, if there was anything; b"" where it is not kept.
     """
 
     op: Op
     identity: bytes
     error: Exception | None
     signature: Signature | None = None
+    trashed: bytes = b""
 
 
 class Trash(NamedTuple):
-    """What goes to the trash. stamp: a directory name there that no other cycle uses.
+    """What goes to the trash.
 
-    keep_deleted: what is deleted goes there, instead of being removed. keep_replaced: what an
-    upload replaces goes there too. What is not skynet's goes there always.
+    stamp: a directory name there, new for every plan, so that no path is in it twice. keep_deleted:
+    what is deleted goes there, instead of being removed. keep_replaced: what an upload replaces
+    goes there too. What is not skynet's goes there always.
     """
 
     stamp: bytes

@@ -242,7 +242,7 @@ class MemoryRemote(MemoryDisk):
         try:
             sent = 0 if isinstance(op, Record) else 1
             self._called(kind(op), op.path, requests=sent, mutations=sent)
-            return self._carry_out(begun)
+            return self._carry_out(begun)._replace(trashed=self._stamp_for(op))
         except (SkynetError, OSError) as error:
             return Outcome(op, b"", error)
 
@@ -314,6 +314,14 @@ class MemoryRemote(MemoryDisk):
     def _keeps_old(self, op: Upload | Patch | Copy | Rename) -> bool:
         foreign = isinstance(op, Upload) and op.foreign
         return foreign or (self.trash.keep_replaced and op.replaces is not None)
+
+    def _stamp_for(self, op: Op) -> bytes:
+        """The stamp under which what was at an operation's path goes to the trash."""
+        if isinstance(op, Delete):
+            keeps = op.foreign or self.trash.keep_deleted
+        else:
+            keeps = isinstance(op, Upload | Patch | Copy | Rename) and self._keeps_old(op)
+        return self.trash.stamp if keeps else b""
 
     def _called(self, verb: str, path: bytes, *, requests: int = 1, mutations: int = 0) -> None:
         number = len(self.calls)
