@@ -174,12 +174,14 @@ class Root:
     def exists(self, path: bytes, *, directory: bool) -> bool:
         """Whether a directory, or else anything but one, is at the path now.
 
-        OSError if that cannot be known.
+        OSError if that cannot be known. Nothing is looked at through a link, which may lead out of
+        the root, in a circle, or to a server that does not answer: so the topmost comes first.
         """
         try:
+            for above in reversed(list(ancestors(path))):
+                if kind_of(os.lstat(self._full(above))) != DIR:
+                    return False  # what is found through it is something else
             status = os.lstat(self._full(path))
-            if any(kind_of(os.lstat(self._full(above))) != DIR for above in ancestors(path)):
-                return False  # it was found through a link
             if (kind_of(status) == DIR) != directory:
                 return False
             # A file system that ignores case finds names that it does not list.

@@ -215,6 +215,26 @@ def test_no_handle_stays_open_after_listing(root: Root, monkeypatch: pytest.Monk
 
 
 @posix_only
+@posix_only
+@pytest.mark.parametrize("target", ["loop", "x" * 300, "elsewhere/deep"])
+def test_what_a_link_leads_to_is_not_looked_at(
+    root: Root, file: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lead in a circle, or to a server that is gone and never answers."""
+    looked: list[bytes] = []
+    plain = os.lstat
+
+    def lstat(path: bytes) -> os.stat_result:
+        looked.append(os.path.basename(path))
+        return plain(path)
+
+    (file.parent / "loop").symlink_to(target)
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert not root.exists(b"loop/deep/file", directory=False)
+    assert not root.exists(b"loop/deep", directory=True)
+    assert set(looked) == {b"loop"}
+
+
 def test_what_exists_is_told_by_kind_and_never_through_a_link(root: Root, file: Path) -> None:
     file.with_name("d").mkdir()
     (file.parent / "d" / "x").write_bytes(b"1")
