@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import bound_by_modes
 from tests.support.world import Link, World
 
 TREE = {
@@ -121,3 +122,20 @@ def test_without_an_audit_drift_is_not_seen(synced: World) -> None:
     assert synced.sync(audit=False).outcome == "in-sync"
     assert synced.sync().outcome == "changed"
     synced.check()
+
+
+@pytest.mark.parametrize("complete_sync", [True, False])
+def test_what_may_not_be_entered_is_made_so_and_nothing_of_it_sent(
+    tmp_path: Path, complete_sync: bool
+) -> None:
+    """Without its x a directory is listed as if it were empty."""
+    world = World(tmp_path, complete_sync=complete_sync)
+    world.prefix = bound_by_modes()
+    world.put(TREE)
+    world.sync()
+    (world.remote / "d").chmod(0o644)
+    report = world.sync()
+    assert [(p.path, p.code) for p in report.problems] == [(b"d", "unlistable")]
+    assert (report.done["setmeta"], report.done["upload"], report.counts["bytes"]) == (1, 0, 0)
+    world.check()
+    world.quiet()

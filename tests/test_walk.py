@@ -20,6 +20,7 @@ from skynet.sftp.conversation import Conversation
 from skynet.sftp.wire import Attrs
 from skynet.tree import DIR, FILE, LINK, Entry, order
 from tests.support import frames
+from tests.support.command import bound_by_modes
 from tests.support.faults import Act, FaultConnection, nth
 from tests.support.frames import Asked
 from tests.support.pipes import client_over, pipe_client
@@ -32,10 +33,15 @@ A_LINK = Attrs(mode=0o120777)
 Batch = list[tuple[bytes, Attrs]]
 
 
+def refusing(status: int) -> Callable[[int], bytes]:
+    return lambda number: frames.status(number, status)
+
+
 class Listings:
     """Answers as a server whose directories hold what `batches(path)` says, READDIR by READDIR.
 
-    asked: the directories opened so far. open: those not yet closed. reads: how many READDIRs.
+    nobodys: the answer about a name that is not listed. asked: the directories opened so far.
+    open: those not yet closed. reads: how many READDIRs.
     """
 
     def __init__(self, batches: Callable[[bytes], Iterable[Batch]]) -> None:
@@ -44,6 +50,7 @@ class Listings:
         self.asked: list[bytes] = []
         self.open: set[bytes] = set()
         self.reads = 0
+        self.nobodys: Callable[[int], bytes] = refusing(replies.NO_SUCH_FILE)
 
     def __call__(self, request: Asked) -> Iterable[bytes]:
         number, text = request.request_id, request.text
@@ -60,6 +67,8 @@ class Listings:
             return [frames.names(number, batch)]
         if request.kind == "READLINK":
             return [frames.names(number, [(b"target", Attrs())])]
+        if request.kind == "LSTAT":
+            return [self.nobodys(number)]
         self.open.discard(text)
         return [frames.status(number, replies.OK)]
 
@@ -165,6 +174,41 @@ def test_a_link_lost_behind_the_last_listing_is_told_by_whatever_comes_next(
         assert len(list(walk(client, os.fsencode(tmp_path), nothing))) == 1
         with pytest.raises(LinkLost):
             list(walk(client, os.fsencode(tmp_path), nothing))
+
+
+def test_a_directory_that_may_not_be_entered_is_not_taken_for_empty(tmp_path: Path) -> None:
+    """OpenSSH lists nothing there, and says nothing."""
+    build(tmp_path)
+    connection = FaultConnection()
+    connection.prefix = bound_by_modes()
+    (tmp_path / "a").chmod(0o644)
+    with client_over(connection) as client:
+        found = {
+            listed.directory: listed for listed in walk(client, os.fsencode(tmp_path), nothing)
+        }
+        assert connection.seen.count("CLOSE") == connection.seen.count("OPENDIR") == 6
+        assert connection.seen.count("LSTAT") == 1
+    (tmp_path / "a").chmod(0o755)
+    assert isinstance(found[b"a"].error, RequestError)
+    assert found[b"a"].error.code == "permission-denied"
+    assert {path for path, listed in found.items() if listed.error is None} == {
+        *(b"", b"a-b", b"empty", b"hidden", b"hidden/below"),
+    }
+
+
+def test_an_empty_directory_is_asked_about_where_a_server_does_not_list_a_dot() -> None:
+    listings = listing()
+    assert walk_all(listings) == [Listed(b"", {}, frozenset(), None)]
+    for answer in (
+        refusing(replies.PERMISSION_DENIED),
+        refusing(replies.FAILURE),
+        lambda number: frames.attrs(number, A_FILE),
+    ):
+        listings = listing()
+        listings.nobodys = answer
+        (listed,) = walk_all(listings)
+        assert isinstance(listed.error, RequestError)
+        assert listings.open == set()
 
 
 def test_a_large_directory_is_read_many_batches_at_a_time(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 
 from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote.verbs import Listed
+from skynet.rules import STRAY_TEMP
 from skynet.sftp import replies, wire
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation, Lanes, Work
@@ -30,6 +31,7 @@ READS_AT_ONCE = 32  # READDIR requests in flight for one large directory
 MAX_ENTRIES = 4_000_000  # in one directory; a listing that goes on is a server gone mad
 MAX_NAME = 4096  # bytes; no file system has longer names
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: LINK}
+NOBODYS = STRAY_TEMP + b"nobodys"  # a name that nothing has
 MAX_PATH = 64 * 1024  # bytes; a tree that is deeper has no end
 
 
@@ -105,7 +107,8 @@ def _list(root: bytes, directory: bytes, tell: Callable[[Listed], None]) -> Conv
     children: dict[bytes, Entry] = {}
     unknown: set[bytes] = set()
     try:
-        yield from _read_names(handle, children, unknown)
+        if not (yield from _read_names(handle, children, unknown)):
+            yield from _expect_empty(full)
     except Exception:
         yield [wire.close(handle)]
         raise
@@ -136,7 +139,8 @@ def _below(full: bytes, path: bytes) -> bytes:
 
 def _read_names(
     handle: bytes, children: dict[bytes, Entry], unknown: set[bytes]
-) -> Conversation[None]:
+) -> Conversation[int]:
+    """How many names there were, "." and ".." among them where the server lists these."""
     at_once, at_end, count, longest = 2, False, 0, 0
     while not at_end:
         for answer in (yield [wire.readdir(handle)] * at_once):
@@ -151,6 +155,18 @@ def _read_names(
             raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
         # An answer shorter than another was is most often the last one that has names.
         at_once = min(2 * at_once, READS_AT_ONCE) if len(names) == longest else 1
+    return count
+
+
+def _expect_empty(full: bytes) -> Conversation[None]:
+    """RequestError unless names in the directory can be looked at: it lists none, not even ".".
+
+    That is how OpenSSH lists, without an error, what this account may read and not enter.
+    """
+    (reply,) = yield [wire.lstat(_below(full, NOBODYS))]
+    if not replies.is_status(reply, replies.NO_SUCH_FILE):
+        replies.expect_attrs(reply)
+        raise RequestError("Something is in it that is not listed.", "failure")
 
 
 def _understand(
