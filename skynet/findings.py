@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from skynet.tree import FILE, Entry, Kind, wire_time
+from skynet.tree import FILE, SECOND, Entry, Kind, wire_time
 
 IDENTITY_SIZE = 36  # scan.identity: mtime, ctime, size and inode, 8 bytes each, and st_mode
 
@@ -45,6 +45,22 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
 def moved_key(identity: bytes) -> bytes:
     """What stays of a file's identity when it is renamed: all but the change time; b"" of none."""
     return identity[:8] + identity[16:32] if len(identity) == IDENTITY_SIZE else b""
+
+
+def is_same_file(here: bytes, known: bytes) -> bool:
+    """Whether the file that is `here` is the one that was `known`, whatever its path is now.
+
+    Disks use inodes again, and archives and cameras give many files one time of whole seconds. So
+    one of the times must be finer: that of modification, or that of change if a rename has kept it.
+    """
+    if not moved_key(here) or moved_key(here) != moved_key(known):
+        return False
+    return _is_fine(known[:8]) or (here[8:16] == known[8:16] and _is_fine(known[8:16]))
+
+
+def _is_fine(time: bytes) -> bool:
+    """Whether a time, as identities hold it, has a part below the second."""
+    return int.from_bytes(time, "little", signed=True) % SECOND != 0
 
 
 def content_of(entry: Entry) -> tuple[int, bytes]:

@@ -1,7 +1,7 @@
 """Directories that have moved: which they are, and what differs once they are there. Pure.
 
-A directory is known by its identity, not by its content, so that it is found to have moved also
-when much in it has changed. It is moved as a whole; what differs inside is then found as
+A directory is known by its inode and by one file that came along, so that it is found to have moved
+also when much in it has changed. It is moved as a whole; what differs inside is then found as
 everywhere.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skynet.findings import Finding, is_retained, kind_at
+from skynet.findings import Finding, is_retained, is_same_file, kind_at, moved_key
 from skynet.rules import folded
 from skynet.shuffle import natural, relocated
-from skynet.tree import DIR, Entry, ancestors, is_closed, name, order, parent
+from skynet.tree import DIR, SECOND, Entry, ancestors, is_closed, join, name, order, parent
 
 IsDoubtful = Callable[[bytes], bool]
 
@@ -57,20 +57,61 @@ def _proposed(
     findings: Sequence[Finding], found: dict[bytes, Finding], sources: dict[bytes, Finding]
 ) -> dict[bytes, bytes]:
     """What identities say, but for directories that hold what is not skynet's to move."""
-    paths = {f.path for f in sources.values()}
     not_ours = {above for f in findings if f.foreign for above in (f.path, *ancestors(f.path))}
-    inside = _names_inside(findings, paths)
     moves: dict[bytes, bytes] = {}
-    for f in sorted(findings, key=lambda f: order(f.path)):
-        source = sources.get(f.here) if f.local is not None and f.local.kind == DIR else None
-        if source is None or source.path == f.path or source.path in not_ours:
-            continue
-        if any(is_closed(found[p].remote) for p in _touched(source.path, f.path) if p in found):
-            continue
-        # Inodes are used again, so a directory must also resemble the one that it is taken for.
-        if any(_has_kind(found.get(f.path + b"/" + n), k) for n, k in inside[source.path]):
-            moves[f.path] = source.path
+    for path, source in _proven(findings, found, _with_inodes_of(findings, sources)).items():
+        is_at_closed = any(is_closed(found[p].remote) for p in _touched(source, path) if p in found)
+        if source not in not_ours and not is_at_closed:
+            moves[path] = source
     return moves
+
+
+def _with_inodes_of(
+    findings: Sequence[Finding], sources: dict[bytes, Finding]
+) -> dict[bytes, bytes]:
+    """Directory that is here now -> the one that had its inode."""
+    pairs: dict[bytes, bytes] = {}
+    for f in findings:
+        source = sources.get(f.here) if f.local is not None and f.local.kind == DIR else None
+        if source is not None and source.path != f.path:
+            pairs[f.path] = source.path
+    return pairs
+
+
+def _proven(
+    findings: Sequence[Finding], found: dict[bytes, Finding], pairs: dict[bytes, bytes]
+) -> dict[bytes, bytes]:
+    """Those of the pairs that are the same directory: something of what was in it came along.
+
+    An inode alone says nothing, since disks use it again, often for the next directory; nor do
+    names, since there is an IMG_0001 in each.
+    """
+    inside: dict[bytes, list[Finding]] = {source: [] for source in pairs.values()}
+    for f in findings:
+        if f.remote is not None and parent(f.path) in inside:
+            inside[parent(f.path)].append(f)
+    proven: dict[bytes, bytes] = {}
+
+    def came_along(old: Finding, path: bytes) -> bool:
+        new = found.get(join(path, name(old.path)))
+        return new is not None and (proven.get(new.path) == old.path or _is_same(new, old))
+
+    for path in sorted(pairs, key=order, reverse=True):  # what is inside before what it is in
+        if any(came_along(old, path) for old in inside[pairs[path]]):
+            proven[path] = pairs[path]
+    return proven
+
+
+def _is_same(new: Finding, old: Finding) -> bool:
+    """Whether a file or link is the one that was elsewhere."""
+    local, remote = new.local, old.remote
+    if local is None or remote is None or local.kind != remote.kind or local.kind == DIR:
+        return False
+    if moved_key(old.known):
+        return is_same_file(new.here, old.known)
+    # It was recorded too young to have an identity.
+    is_fine = local.mtime_ns % SECOND != 0
+    return is_fine and (local.size, local.mtime_ns) == (remote.size, remote.mtime_ns)
 
 
 def _has_left(finding: Finding) -> bool:
@@ -79,21 +120,6 @@ def _has_left(finding: Finding) -> bool:
     if remote is None or remote.kind != DIR or finding.foreign or not finding.known:
         return False
     return local is None or local.kind != DIR or finding.here != finding.known
-
-
-def _names_inside(
-    findings: Sequence[Finding], directories: set[bytes]
-) -> dict[bytes, list[tuple[bytes, str]]]:
-    """Name and kind of what the remote holds right inside these directories."""
-    inside: dict[bytes, list[tuple[bytes, str]]] = {path: [] for path in directories}
-    for f in findings:
-        if f.remote is not None and parent(f.path) in inside:
-            inside[parent(f.path)].append((name(f.path), f.remote.kind))
-    return inside
-
-
-def _has_kind(finding: Finding | None, kind: str) -> bool:
-    return finding is not None and finding.local is not None and finding.local.kind == kind
 
 
 def _touched(source: bytes, path: bytes) -> tuple[bytes, ...]:

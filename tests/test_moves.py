@@ -222,7 +222,8 @@ def test_one_moved_directory_is_one_rename(seed: int, size: int) -> None:
     directories = [
         path
         for path, (entry, _) in life.tree.items()
-        if entry.kind == DIR and any(is_below(p, path) for p in life.tree)
+        if entry.kind == DIR
+        if any(is_below(p, path) and e.kind == FILE for p, (e, _) in life.tree.items())
     ]
     if not directories:
         return
@@ -276,10 +277,10 @@ def test_a_directory_with_something_unknown_inside_is_not_moved_as_a_whole() -> 
     entry = content_entry(b"x", 5)
     findings = [
         Finding(b"a", DIRECTORY, None, known=identity(DIRECTORY, 1)),
-        Finding(b"a/f", entry, None),
+        Finding(b"a/f", entry, None, known=identity(entry, 2)),
         Finding(b"a/g", entry, None),
         Finding(b"b", None, DIRECTORY, here=identity(DIRECTORY, 1)),
-        Finding(b"b/f", None, entry),
+        Finding(b"b/f", None, entry, here=identity(entry, 2)),
     ]
     moved = {b"b": b"a"}
     assert moved_directories(findings, lambda _: False, retained=True) == moved

@@ -1,0 +1,127 @@
+"""Disks use inodes again: what a new file or directory must not be taken for because of that."""
+
+from __future__ import annotations
+
+import stat
+import struct
+
+import msgspec
+import pytest
+
+from skynet.findings import Finding
+from skynet.moves import moved_directories
+from skynet.ops import Rename, Upload
+from skynet.plan import Policy
+from skynet.scan import RACY, standing
+from skynet.tree import DIR, SECOND, Entry
+from tests.support.worlds import content_entry
+from tests.test_moves import planned
+
+DIRECTORY = Entry(DIR, mode=0o755)
+WHOLE = 1_700_000_000 * SECOND
+FINE, LATER = WHOLE + 5, WHOLE + 9 * SECOND + 7
+
+
+def identity(inode: int, mtime_ns: int, ctime_ns: int, size: int = 3) -> bytes:
+    """As scan.identity."""
+    return struct.pack("<qqqQI", mtime_ns, ctime_ns, size, inode, stat.S_IFREG | 0o644)
+
+
+def gone(path: bytes, content: bytes, known: bytes, mtime_ns: int = FINE) -> Finding:
+    """A file that is on the remote, and no longer here."""
+    return Finding(path, content_entry(content, mtime_ns), None, known=known)
+
+
+def new(path: bytes, content: bytes, here: bytes, mtime_ns: int = FINE) -> Finding:
+    """A file that is here now, and was not read."""
+    unread = msgspec.structs.replace(content_entry(content, mtime_ns), digest=b"")
+    return Finding(path, None, unread, here=here)
+
+
+def one_inode(old: bytes, path: bytes, inode: int = 1) -> list[Finding]:
+    """A directory that is gone, and one that has its inode now."""
+    same = standing(identity(inode, 0, 0))
+    return [Finding(old, DIRECTORY, None, known=same), Finding(path, None, DIRECTORY, here=same)]
+
+
+def moved(*findings: Finding) -> dict[bytes, bytes]:
+    return moved_directories(findings, lambda _: False, retained=True)
+
+
+# Directories.
+
+
+def test_a_directory_with_the_inode_of_another_has_not_moved() -> None:
+    findings = [
+        *one_inode(b"monday", b"tuesday"),
+        gone(b"monday/1.jpg", b"one", identity(2, FINE, FINE)),
+        new(b"tuesday/1.jpg", b"two", identity(3, LATER, LATER), LATER),
+    ]
+    assert moved(*findings) == {}
+    ops = planned(findings, Policy()).ops
+    assert not [op for op in ops if isinstance(op, Rename)]
+    (sent,) = [op for op in ops if isinstance(op, Upload)]
+    assert (sent.path, sent.replaces) == (b"tuesday/1.jpg", None)
+
+
+@pytest.mark.parametrize(
+    ("known", "here", "mtime_ns", "is_proof"),
+    [
+        pytest.param((2, FINE, FINE), (2, FINE, FINE), FINE, True, id="untouched"),
+        pytest.param((2, WHOLE, FINE), (2, WHOLE, FINE), WHOLE, True, id="from a camera"),
+        pytest.param((2, FINE, FINE), (2, FINE, LATER), FINE, True, id="got another mode"),
+        pytest.param((2, WHOLE, FINE), (2, WHOLE, LATER), WHOLE, False, id="unpacked again"),
+        pytest.param((2, WHOLE, WHOLE), (2, WHOLE, WHOLE), WHOLE, False, id="coarse clock"),
+        pytest.param((2, FINE, FINE), (3, FINE, LATER), FINE, False, id="another inode"),
+        pytest.param((2, FINE, FINE), (2, FINE, FINE, 4), FINE, False, id="another size"),
+    ],
+)
+def test_one_file_that_came_along_proves_a_move(
+    known: tuple[int, ...], here: tuple[int, ...], mtime_ns: int, is_proof: bool
+) -> None:
+    findings = [
+        *one_inode(b"monday", b"tuesday"),
+        gone(b"monday/1.jpg", b"one", identity(2, FINE, FINE)),
+        gone(b"monday/2.jpg", b"two", identity(*known), mtime_ns),
+        new(b"tuesday/1.jpg", b"not", identity(7, LATER, LATER), LATER),
+        new(b"tuesday/2.jpg", b"two", identity(*here), mtime_ns),
+    ]
+    assert moved(*findings) == ({b"tuesday": b"monday"} if is_proof else {})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_proof"),
+    [(FINE, FINE, True), (WHOLE, WHOLE, False), (FINE, LATER, False)],
+)
+def test_size_and_time_prove_it_of_files_that_were_recorded_too_young(
+    before: int, now: int, is_proof: bool
+) -> None:
+    findings = [
+        *one_inode(b"monday", b"tuesday"),
+        gone(b"monday/1.jpg", b"one", RACY, before),
+        new(b"tuesday/1.jpg", b"one", identity(2, now, LATER), now),
+    ]
+    assert moved(*findings) == ({b"tuesday": b"monday"} if is_proof else {})
+
+
+@pytest.mark.parametrize("is_proof", [True, False])
+def test_a_directory_inside_that_is_proven_proves_the_one_above(is_proof: bool) -> None:
+    findings = [
+        *one_inode(b"monday", b"tuesday"),
+        *one_inode(b"monday/raw", b"tuesday/raw", 2),
+        gone(b"monday/raw/1", b"one", identity(3, FINE, FINE)),
+        new(b"tuesday/raw/1", b"one", identity(3 if is_proof else 4, FINE, FINE)),
+    ]
+    proven = {b"tuesday": b"monday", b"tuesday/raw": b"monday/raw"}
+    assert moved(*findings).get(b"tuesday") == (b"monday" if is_proof else None)
+    assert moved(*findings).items() <= proven.items()
+
+
+def test_a_file_of_the_same_name_in_a_subdirectory_proves_nothing_by_its_name() -> None:
+    findings = [
+        *one_inode(b"monday", b"tuesday"),
+        *one_inode(b"monday/raw", b"tuesday/raw", 2),
+        gone(b"monday/raw/1", b"one", identity(3, FINE, FINE)),
+        new(b"tuesday/raw/2", b"one", identity(3, FINE, FINE)),
+    ]
+    assert moved(*findings) == {}
