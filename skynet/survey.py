@@ -22,7 +22,7 @@ from skynet.index import STAT_UNKNOWN, Index
 from skynet.parked import reclaimed
 from skynet.remote import Listed
 from skynet.rules import colliding, is_parked, is_stray
-from skynet.scan import RACY, Listing, Root, kind_in, settled, standing, unreadable
+from skynet.scan import Listing, Root, kind_in, settled, standing, unreadable
 from skynet.scope import EVERYTHING, Branch, Scope, Survey
 from skynet.spelling import NOT_CONFUSED, Confused, confusion
 from skynet.tree import (
@@ -283,7 +283,7 @@ class _Walk:
         local = self._root.entry(path, known)
         is_new_file = local.kind == FILE and synced is None and seen is None
         if local.kind == DIR:
-            if row is None or row[0] in (STAT_UNKNOWN, RACY):
+            if row is None or row[0] != standing(known):
                 self.found.identities[path] = standing(known)
         elif not is_new_file:
             self.found.identities[path] = settled(known, self._now_ns)
