@@ -18,10 +18,12 @@ from skynet.findings import (
     holds_ours,
     holds_wanted,
     is_retained,
+    is_same_file,
     moved_key,
 )
 from skynet.tree import DIR, FILE, Entry, name
 
+_LOOK = 16  # bytes of a moved_key: time and size; the others are the inode
 Content = tuple[int, bytes]  # size and xxh3-128
 Held = tuple[bytes, Entry]  # where the remote holds some content, and what is there
 Holder = Callable[[int, bytes], Held | None]
@@ -231,16 +233,33 @@ def _circle(copies: dict[bytes, Held]) -> list[bytes]:
 
 
 def known_by_identity(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings, with the digests of files that only have another name now."""
+    """The findings, with the digests of files that are as they were, or only have another name."""
     findings = list(findings)
-    originals = {moved_key(f.known): f for f in findings if moved_key(f.known) and holds_ours(f)}
-    if not originals:
-        yield from findings
-        return
+    originals = _originals(findings)
     for f in findings:
         original = originals.get(moved_key(f.here))
-        # A file that was not renamed must be the same in all respects to be taken for unread.
-        if original is not None and (original is not f or f.here == f.known):
+        if holds_ours(f) and moved_key(f.here) and f.here == f.known:
+            original = f  # its directory has moved
+        elif original is not None and not is_same_file(f.here, original.known):
+            original = None
+        if original is not None:
             assert original.remote is not None
             f = f.with_digest(original.remote)
         yield f
+
+
+def _originals(findings: Sequence[Finding]) -> dict[bytes, Finding]:
+    """By `moved_key`, what files that have another name now may be.
+
+    Not what is still in its place, since both names may lead to a file that has changed; nor one
+    of several that look alike, since each may have got the inode of another.
+    """
+    gone = {
+        moved_key(f.known): f
+        for f in findings
+        if holds_ours(f) and moved_key(f.known)[_LOOK:] != moved_key(f.here)[_LOOK:]
+    }
+    sought = {key for f in findings if (key := moved_key(f.here)) in gone} - {b""}
+    wanted = {key[:_LOOK] for key in sought}
+    looks = Counter(look for f in findings if (look := moved_key(f.known)[:_LOOK]) in wanted)
+    return {key: gone[key] for key in sought if looks[key[:_LOOK]] == 1}

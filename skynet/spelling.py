@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from skynet.errors import Problem
-from skynet.findings import Finding, holds_ours, moved_key
+from skynet.findings import Finding, holds_ours, is_same_file
 from skynet.ops import Op, Rename
 from skynet.rules import colliding, folded, shown
 from skynet.shuffle import natural, parking_place
@@ -143,5 +143,5 @@ def _known(finding: Finding, old: Finding | None) -> Finding:
     """The finding, with the digest of the same file under its old name."""
     if old is None or old.remote is None or not holds_ours(old):
         return finding
-    key = moved_key(finding.here)
-    return finding.with_digest(old.remote) if key and key == moved_key(old.known) else finding
+    is_same = is_same_file(finding.here, old.known)
+    return finding.with_digest(old.remote) if is_same else finding

@@ -8,8 +8,9 @@ import struct
 import msgspec
 import pytest
 
-from skynet.findings import Finding
-from skynet.moves import moved_directories
+from skynet.findings import Finding, undecided
+from skynet.matching import known_by_identity
+from skynet.moves import after_moves, differing, moved_directories
 from skynet.ops import Rename, Upload
 from skynet.plan import Policy
 from skynet.scan import RACY, standing
@@ -125,3 +126,69 @@ def test_a_file_of_the_same_name_in_a_subdirectory_proves_nothing_by_its_name() 
         new(b"tuesday/raw/2", b"one", identity(3, FINE, FINE)),
     ]
     assert moved(*findings) == {}
+
+
+# Files.
+
+
+def known_content(*findings: Finding) -> dict[bytes, bytes]:
+    """Path -> digest of the local files whose content is known unread."""
+    decided = known_by_identity(findings)
+    return {f.path: f.local.digest for f in decided if f.local is not None and f.local.digest}
+
+
+def test_a_file_with_the_inode_of_another_is_read() -> None:
+    old = gone(b"a.raw", b"one", identity(1, WHOLE, FINE), WHOLE)
+    fresh = new(b"b.raw", b"two", identity(1, WHOLE, LATER), WHOLE)
+    assert known_content(old, fresh) == {}
+    assert [f.path for f in undecided([old, fresh])] == [b"b.raw"]
+
+
+def test_a_file_whose_time_is_fine_is_known_without_being_read() -> None:
+    old = gone(b"a.raw", b"one", identity(1, FINE, FINE))
+    moved_there = new(b"b.raw", b"one", identity(1, FINE, LATER))
+    assert known_content(old, moved_there) == {b"b.raw": content_entry(b"one").digest}
+
+
+def test_frames_that_look_alike_and_have_changed_their_inodes_are_read() -> None:
+    """As when they were removed and unpacked again, in another order."""
+    contents = [b"one", b"two", b"six"]
+    findings = []
+    for number, content in enumerate(contents):
+        remote = content_entry(content, FINE)
+        local = msgspec.structs.replace(remote, digest=b"")
+        known = identity(number, FINE, FINE)
+        here = identity(2 - number, FINE, LATER)
+        findings.append(Finding(b"f%d" % number, remote, local, here=here, known=known))
+    assert known_content(*findings) == {}
+    assert len(undecided(findings)) == 3
+
+
+def test_one_that_stays_and_looks_alike_makes_it_doubtful() -> None:
+    old = gone(b"a", b"one", identity(1, FINE, FINE))
+    entry = content_entry(b"two", FINE)
+    staying = Finding(b"b", entry, entry, known=identity(2, FINE, FINE))
+    assert known_content(old, new(b"c", b"two", identity(1, FINE, LATER))).keys() == {b"c"}
+    assert b"c" not in known_content(old, staying, new(b"c", b"two", identity(1, FINE, LATER)))
+
+
+def test_a_link_to_a_file_that_is_still_in_its_place_is_read() -> None:
+    """Both names lead to what may have been edited, with the same size and time."""
+    remote = content_entry(b"one", FINE)
+    local = msgspec.structs.replace(remote, digest=b"")
+    now = identity(1, FINE, LATER)
+    edited = Finding(b"a", remote, local, here=now, known=identity(1, FINE, FINE))
+    assert known_content(edited, new(b"b", b"two", now)) == {}
+
+
+def test_what_is_in_a_directory_that_moved_is_not_read() -> None:
+    """However much it looks alike: nothing was done to it."""
+    untouched = [identity(number, WHOLE, FINE) for number in range(3)]
+    findings = [
+        *one_inode(b"monday", b"tuesday", 9),
+        *(gone(b"monday/%d" % n, b"%3d" % n, known, WHOLE) for n, known in enumerate(untouched)),
+        *(new(b"tuesday/%d" % n, b"%3d" % n, here, WHOLE) for n, here in enumerate(untouched)),
+    ]
+    rest = differing(after_moves(findings, moved(*findings), {}))
+    assert len(known_content(*rest)) == 3
+    assert planned(findings, Policy()).ops == [Rename(b"tuesday", b"monday", DIRECTORY)]
