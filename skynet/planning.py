@@ -17,7 +17,7 @@ from skynet.plan import Known, Policy, make_plan
 from skynet.remote import Remote
 from skynet.renaming import relocations
 from skynet.rules import Rules
-from skynet.scan import Root
+from skynet.scan import Root, settled
 from skynet.scope import Survey
 from skynet.shuffle import relocated
 from skynet.signatures import Signatures
@@ -58,7 +58,7 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
     _settle_directories(found, first)
     if any(moved):
         found.findings = differing(found.findings)
-    found.findings = list(known_by_identity(found.findings))
+    _know_by_identity(found)
     _leave_unsettled(found, tools.is_unsettled)
     reader = Reader(tools.root, check=tools.check)
     if policy.can_copy:
@@ -91,10 +91,27 @@ def _respell(found: Survey, first: list[Op]) -> dict[bytes, bytes]:
     """Let names have the case that they have here: as `_move_directories`."""
     moves, found.findings, problems = respelled(found.findings)
     found.problems += problems
+    for f in found.findings if moves else ():
+        if f.path in moves and f.local is not None and f.local.digest:
+            _note_identity(found, f)
     first += respellings(moves, found.findings)
     if moves:
         found.findings = after_moves(found.findings, moves, {})
     return moves
+
+
+def _know_by_identity(found: Survey) -> None:
+    """Let files have the digest that their identity tells."""
+    known = list(known_by_identity(found.findings))
+    for before, f in zip(found.findings, known, strict=True):
+        if f is not before and (f.stale or f.local != f.remote):
+            _note_identity(found, f)
+    found.findings = known
+
+
+def _note_identity(found: Survey, finding: Finding) -> None:
+    """Let it be recorded with what is done at the path: unknown, it would let an edit go unseen."""
+    found.identities[finding.path] = settled(finding.here, found.looked_ns)
 
 
 def _leave_unsettled(found: Survey, is_unsettled: Callable[[bytes, int], bool]) -> None:

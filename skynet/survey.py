@@ -109,7 +109,7 @@ class _Walk:
         self._now_ns = now_ns
         self._kept: set[bytes] = set()
         self._is_first = index.head is None  # then nothing can have moved
-        self.found = Survey()
+        self.found = Survey(looked_ns=now_ns)
 
     def visit(self, place: _Place) -> list[_Place]:
         """Compare one directory; the directories to visit below it."""
@@ -322,6 +322,9 @@ class _Walk:
         foreign = remote is not None and synced is None
         stale = remote != synced and not foreign
         self.found.findings.append(Finding(path, remote, local, foreign, stale, *identities))
+        here, known = identities
+        if here == known and here and kind_in(here) != DIR:
+            self.found.identities[path] = here  # of what is only to be repaired there
 
     def _settle(self, path: bytes) -> None:
         settled = self.found.settled

@@ -15,7 +15,8 @@ from skynet.errors import LinkLost
 from skynet.ops import Patch
 from skynet.rules import PARKED
 from tests.support.faults import Act, at, no_fault
-from tests.support.world import World
+from tests.support.folding import FoldingWorld
+from tests.support.world import SECOND, World
 
 VIDEO = random.Random(1).randbytes(3 << 20)
 FILES = {f"f{number}": b"content of %d" % number for number in range(30)}
@@ -158,6 +159,50 @@ def test_large_content_that_is_elsewhere_is_copied(both: World) -> None:
     assert done["copy"] == 1
     assert done.get("bytes", 0) == 0
     both.quiet()
+
+
+def edit_unseen(world: World, path: str, content: bytes) -> None:
+    """Let a file have other content of the same size, and the same time."""
+    before = (world.local / path).stat()
+    assert before.st_size == len(content)
+    (world.local / path).write_bytes(content)
+    os.utime(world.local / path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("ahead_ns", [10 * SECOND, 0], ids=["settled", "young"])
+def test_an_edit_that_keeps_size_and_time_is_seen_after_a_move(both: World, ahead_ns: int) -> None:
+    both.ahead_ns = ahead_ns
+    both.put({"a": b"one", "d": {"f": b"four", "g": b"seven", "h": b"twelve"}})
+    both.sync()
+    both.move("a", "b")
+    both.move("d", "e")
+    both.move("e/g", "e/moved")
+    assert not counts(both).get("upload")
+    edits = {"b": b"ONE", "e/f": b"FOUR", "e/moved": b"SEVEN"}
+    for path, content in edits.items():
+        edit_unseen(both, path, content)
+    assert counts(both, audit=False)["upload"] == 3
+    assert both.files().items() >= edits.items()
+    both.quiet()
+
+
+def test_it_is_seen_after_a_name_got_another_case(tmp_path: Path) -> None:
+    world = FoldingWorld(tmp_path)
+    world.put({"a": b"one"})
+    world.sync()
+    world.move("a", "A")
+    assert not counts(world).get("upload")
+    edit_unseen(world, "A", b"ONE")
+    assert counts(world)["upload"] == 1
+
+
+def test_it_is_seen_after_the_remote_was_repaired(both: World) -> None:
+    both.put({"a": b"one"})
+    both.sync()
+    (both.remote / "a").chmod(0o600)
+    assert counts(both) == {"setmeta": 1}
+    edit_unseen(both, "a", b"ONE")
+    assert counts(both)["upload"] == 1
 
 
 @pytest.mark.parametrize("number", range(9, 48))
