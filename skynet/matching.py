@@ -67,7 +67,12 @@ def match(
     if not can_copy:
         return Matches(renames, {}, {})
     _drop_overwritten(renames)
-    copies = _copies(wanting, sources, renames, holder)
+    kept = _kept(findings, {_content(f) for f in wanting})
+
+    def held(size: int, digest: bytes) -> Held | None:
+        return kept.get((size, digest)) or holder(size, digest)
+
+    copies = _copies(wanting, sources, renames, held)
     return Matches(renames, copies, _twins(wanting, renames, copies))
 
 
@@ -144,6 +149,17 @@ def _drop_overwritten(renames: dict[bytes, Finding]) -> None:
 
 def _gets_version(source: Finding) -> bool:
     return source.local is not None and source.local.kind != DIR
+
+
+def _kept(findings: Iterable[Finding], wanted: Collection[Content]) -> dict[Content, Held]:
+    """Wanted content that stays at its path, whatever happens to its mode and time."""
+    kept: dict[Content, Held] = {}
+    for f in findings:
+        if f.remote is not None and holds_ours(f) and holds_wanted(f):
+            content = content_of(f.remote)
+            if content in wanted:
+                kept.setdefault(content, (f.path, f.remote))
+    return kept
 
 
 def _copies(

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skynet.findings import IDENTITY_SIZE, Finding
 from skynet.matching import Held, known_by_identity
 from skynet.moves import after_moves, differing, moved_directories
-from skynet.ops import Copy, Mkdir, Op, Patch, Plan, Rename, Upload, effect, replay
+from skynet.ops import Copy, Mkdir, Op, Patch, Plan, Rename, SetMeta, Upload, effect, replay
 from skynet.plan import Known, Policy, make_plan
 from skynet.renaming import relocations
 from skynet.rules import PARKED
@@ -251,6 +252,25 @@ def test_a_copy_is_made_before_its_source_is_overwritten() -> None:
     plan = make_plan(findings, Policy(complete_sync=True, can_copy=True))
     assert plan.ops == [Copy(b"b", b"a", old, old), Upload(b"a", new, old)]
     assert plan.needs == [(), (0,)]
+
+
+@pytest.mark.parametrize("due", ["mode", "time", "record"])
+def test_what_only_gets_another_mode_or_time_is_copied_as_it_is(due: str) -> None:
+    old = content_entry(b"old", 5)
+    now = {
+        "mode": content_entry(b"old", 5, 0o600),
+        "time": content_entry(b"old", 7),
+        "record": old,
+    }[due]
+    held = msgspec.structs.replace(old, retained=True) if due == "record" else old
+    findings = [Finding(b"a", held, now), Finding(b"b", None, now)]
+    plan = make_plan(findings, Policy(complete_sync=True, can_copy=True))
+    assert plan.ops[0] == Copy(b"b", b"a", now, held)
+    assert [op.path for op in plan.ops[1:]] == [b"a"]
+    is_read_first = isinstance(plan.ops[1], SetMeta)
+    assert is_read_first == (due != "record")
+    assert plan.needs == [(), (0,)]
+    assert replay({b"a": held}, plan.ops) == {b"a": now, b"b": now}
 
 
 def test_content_elsewhere_is_copied_and_where_it_cannot_be_it_is_sent() -> None:
