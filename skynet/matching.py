@@ -97,7 +97,8 @@ class _Pool:
         for source in sources:
             assert source.remote is not None
             for label in _labels(content_of(source.remote), source.known, source.path):
-                self._shelves[label].append(source)
+                if label:
+                    self._shelves[label].append(source)
 
     def take(self, label: Hashable) -> Finding | None:
         shelf = self._shelves.get(label)
@@ -110,9 +111,12 @@ class _Pool:
 
 
 def _labels(content: Content, identity: bytes, path: bytes) -> tuple[Hashable, ...]:
-    """What a source is looked for by, the best first: the same file, the same name, the content."""
+    """What a source is looked for by, the best first: the same file, the same name, the content.
+
+    All empty files are alike, so only the same file tells.
+    """
     same_file = (content, moved_key(identity)) if moved_key(identity) else ()
-    return same_file, (content, "named", name(path)), content
+    return (same_file, (content, "named", name(path)), content) if content[0] else (same_file,)
 
 
 def _assigned(wanting: Sequence[Finding], sources: Sequence[Finding]) -> dict[bytes, Finding]:
@@ -127,10 +131,10 @@ def _assigned(wanting: Sequence[Finding], sources: Sequence[Finding]) -> dict[by
         for f in wanting:
             if f.path in renames:
                 continue
-            label = _labels(_content(f), f.here, f.path)[rank]
-            source = pool.take(label) if label else None
-            if source is not None:
-                renames[f.path] = source
+            for label in _labels(_content(f), f.here, f.path)[rank : rank + 1]:
+                source = pool.take(label)
+                if source is not None:
+                    renames[f.path] = source
     return renames
 
 

@@ -11,7 +11,7 @@ import pytest
 from skynet.findings import Finding, undecided
 from skynet.matching import known_by_identity
 from skynet.moves import after_moves, differing, moved_directories
-from skynet.ops import Rename, Upload
+from skynet.ops import Copy, Rename, Upload
 from skynet.plan import Policy
 from skynet.scan import RACY, standing
 from skynet.tree import DIR, SECOND, Entry
@@ -129,6 +129,24 @@ def test_a_file_of_the_same_name_in_a_subdirectory_proves_nothing_by_its_name() 
 
 
 # Files.
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(complete_sync=True, can_copy=True)])
+def test_an_empty_file_is_not_taken_for_another_that_is_gone(policy: Policy) -> None:
+    """There is nothing to spare, and the other one may be wanted where it is."""
+    empty = content_entry(b"", FINE)
+    there = Finding(b"a.flag", empty, None, known=identity(1, FINE, FINE, 0))
+    here = Finding(b"b.flag", None, content_entry(b"", LATER), here=identity(2, LATER, LATER, 0))
+    ops = planned([there, here], policy).ops
+    assert not [op for op in ops if isinstance(op, Rename | Copy)]
+    assert Upload(b"b.flag", content_entry(b"", LATER)) in ops
+
+
+def test_an_empty_file_that_has_moved_is_renamed() -> None:
+    empty = content_entry(b"", FINE)
+    there = Finding(b"a.flag", empty, None, known=identity(1, FINE, FINE, 0))
+    here = Finding(b"b.flag", None, empty, here=identity(1, FINE, LATER, 0))
+    assert planned([there, here], Policy()).ops == [Rename(b"b.flag", b"a.flag", empty)]
 
 
 def known_content(*findings: Finding) -> dict[bytes, bytes]:
