@@ -35,7 +35,6 @@ from skynet.tree import (
     FILE,
     Entry,
     ancestors,
-    is_below,
     is_closed,
     order,
     parent,
@@ -106,7 +105,7 @@ class _Draft:
         self.problems: list[Problem] = []
         self.wanted_dirs = _wanted_directories(findings, policy)
         self.findings = findings = self._leave_foreign_in_the_way(findings)
-        self.cleared = [f.path for f in findings if _directory_in_the_way(f)]
+        self.cleared = {f.path for f in findings if _directory_in_the_way(f)}
         self.moves = match(
             findings,
             retained=policy.complete_sync,
@@ -252,7 +251,7 @@ class _Draft:
                 return keeping, stuck
 
     def _is_in_the_way(self, path: bytes) -> bool:
-        return any(is_below(path, d) and d not in self.stuck for d in self.cleared)
+        return any(d in self.cleared and d not in self.stuck for d in ancestors(path))
 
     @staticmethod
     def _remove(finding: Finding, remote: Entry, files: list[Op], directories: list[Op]) -> None:

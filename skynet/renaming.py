@@ -9,7 +9,7 @@ import msgspec
 from skynet.findings import Finding, kind_at
 from skynet.ops import Mkdir, Op, Rename
 from skynet.shuffle import Shuffle, Step, natural, relocated
-from skynet.tree import DIR, FILE, LINK, OWNER_ACCESS, Entry, is_below, is_closed, order
+from skynet.tree import DIR, FILE, LINK, OWNER_ACCESS, Entry, ancestors, is_closed, order
 
 
 def relocations(findings: Sequence[Finding], moves: Mapping[bytes, bytes]) -> list[Op]:
@@ -69,7 +69,7 @@ def renames(
     for path in targets:
         if path not in cleared:
             shuffle.place(path)
-        elif any(is_below(moves[path], directory) for directory in cleared):
+        elif any(directory in cleared for directory in ancestors(moves[path])):
             shuffle.park(moves[path])
     early = len(shuffle.steps)
     shuffle.closed = set()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from types import FrameType
+
 import msgspec
 import pytest
 
@@ -131,3 +135,29 @@ def test_only_files_that_may_be_known_are_read() -> None:
         Finding(b"link", None, Entry(LINK, link=b"x")),
     ]
     assert [finding.path for finding in undecided(found)] == [b"new", b"same size"]
+
+
+def test_what_is_in_the_way_is_told_by_its_path_alone() -> None:
+    """Each path is not compared with every directory that makes room for a file or link."""
+
+    def looks(directories: int) -> int:
+        found = []
+        for number in range(directories):
+            path = b"%d" % number
+            found.append(Finding(path, DIRECTORY, Entry(LINK, link=b"x")))
+            found += [Finding(b"%b/%d" % (path, n), OLD, None) for n in range(1200 // directories)]
+        counted = Counter[str]()
+
+        def count(frame: FrameType, event: str, _: object) -> None:
+            counted[event] += 1
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            plan = make_plan(found, FULL)
+        finally:
+            sys.setprofile(before)
+        assert len(plan.ops) == 1200 + 2 * directories
+        return counted.total()
+
+    assert looks(100) < 2 * looks(5)
