@@ -171,7 +171,7 @@ class _Draft:
             *self.records,
             *self.deletes,
             *_deepest_first(self.rmdirs),
-            *self.metas,
+            *_deepest_first(self.metas),  # in what closes to its owner nothing can be set any more
         ]
 
     def _found_directories(self) -> tuple[list[Op], list[Op]]:

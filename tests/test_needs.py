@@ -62,7 +62,7 @@ def test_closed_directory_is_opened_for_an_upload_and_closed_after_it() -> None:
 def test_both_ends_of_a_move_are_opened() -> None:
     directories = {b"d": CLOSED, b"e": CLOSED}
     plan = planned({**directories, b"e/a": OLD}, {**directories, b"d/a": OLD})
-    closing: list[Op] = [SetMeta(b"d", CLOSED), SetMeta(b"e", CLOSED)]
+    closing: list[Op] = [SetMeta(b"e", CLOSED), SetMeta(b"d", CLOSED)]
     rename = Rename(b"e/a", b"d/a", OLD)
     assert plan.ops == [opening(b"d"), opening(b"e"), rename, *closing]
     assert set(plan.needs[2]) == {0, 1}

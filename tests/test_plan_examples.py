@@ -161,3 +161,16 @@ def test_what_is_in_the_way_is_told_by_its_path_alone() -> None:
         return counted.total()
 
     assert looks(100) < 2 * looks(5)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_directory_is_closed_after_what_is_in_it_has_its_attributes(is_new: bool) -> None:
+    """Nothing below a directory that its owner may not enter can be reached."""
+    shut = msgspec.structs.replace(DIRECTORY, mode=0o600)
+    listed = msgspec.structs.replace(DIRECTORY, mode=0o500)
+    local = {b"d": shut, b"d/e": listed, b"d/e/f": NEW}
+    remote = {} if is_new else {b"d": DIRECTORY, b"d/e": DIRECTORY, b"d/e/f": NEW}
+    plan = planned(local, remote)
+    closing = {op.path: number for number, op in enumerate(plan.ops) if isinstance(op, SetMeta)}
+    assert list(closing) == [b"d/e", b"d"]
+    assert closing[b"d/e"] in plan.needs[closing[b"d"]]
