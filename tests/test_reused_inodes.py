@@ -7,6 +7,8 @@ import struct
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skynet.findings import Finding, undecided
 from skynet.matching import known_by_identity
@@ -14,9 +16,9 @@ from skynet.moves import after_moves, differing, moved_directories
 from skynet.ops import Copy, Rename, Upload
 from skynet.plan import Policy
 from skynet.scan import RACY, standing
-from skynet.tree import DIR, SECOND, Entry
+from skynet.tree import DIR, FILE, SECOND, Entry, order
 from tests.support.worlds import content_entry
-from tests.test_moves import planned
+from tests.test_moves import Life, local_of, planned
 
 DIRECTORY = Entry(DIR, mode=0o755)
 WHOLE = 1_700_000_000 * SECOND
@@ -47,6 +49,72 @@ def one_inode(old: bytes, path: bytes, inode: int = 1) -> list[Finding]:
 
 def moved(*findings: Finding) -> dict[bytes, bytes]:
     return moved_directories(findings, lambda _: False, retained=True)
+
+
+# A law.
+
+
+class Disk(Life):
+    """A life on a disk that uses inodes again; every other content has a time of whole seconds."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.now = 0
+        self.touched: dict[int, int] = {}  # inode -> its change time
+        super().__init__(seed, size)
+
+    def create(self) -> None:
+        self.now += 1
+        used = {inode for _, inode in self.tree.values()}
+        path = self.free_path()
+        if path is not None:
+            inode = min(set(range(1, len(used) + 2)) - used)
+            entry = DIRECTORY if self.chance.random() < 0.3 else self.new_content()
+            self.tree[path] = entry, inode
+            self.touched[inode] = self.now
+
+    def new_content(self) -> Entry:
+        number = self.chance.randrange(12)
+        return content_entry(b"%2d" % number, WHOLE + number * (number % 2))
+
+    def change(self) -> None:
+        self.now += 1
+        files = [path for path, (entry, _) in self.tree.items() if entry.kind == FILE]
+        if files:
+            path = self.chance.choice(files)
+            inode = self.tree[path][1]
+            self.tree[path] = self.new_content(), inode
+            self.touched[inode] = self.now
+
+    def identities(self) -> dict[bytes, bytes]:
+        return {
+            path: standing(identity(inode, 0, 0))
+            if entry.kind == DIR
+            else identity(inode, entry.mtime_ns, FINE + self.touched[inode], entry.size)
+            for path, (entry, inode) in self.tree.items()
+        }
+
+
+@given(st.integers(0, 2**32), st.integers(0, 14), st.integers(1, 12), st.booleans())
+@settings(max_examples=300)
+def test_no_content_is_taken_for_another_however_inodes_are_used_again(
+    seed: int, size: int, steps: int, complete_sync: bool
+) -> None:
+    disk = Disk(seed, size)
+    remote, known = local_of(disk), disk.identities()
+    disk.live(steps)
+    local, now = local_of(disk), disk.identities()
+    findings = []
+    for path in sorted(remote.keys() | local.keys(), key=order):
+        entry = local.get(path)
+        if entry is not None and now[path] != known.get(path):
+            entry = msgspec.structs.replace(entry, digest=b"")
+        here, was = now.get(path, b""), known.get(path, b"")
+        findings.append(Finding(path, remote.get(path), entry, here=here, known=was))
+    moves = moved_directories(findings, lambda _: False, retained=complete_sync)
+    rest = known_by_identity(differing(after_moves(findings, moves, {})))
+    for f in rest:
+        if f.local is not None and f.local.digest:
+            assert f.local == local[f.path]
 
 
 # Directories.
