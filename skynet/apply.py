@@ -7,7 +7,6 @@ and so does whatever needed it; the others go on.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from skynet.delta import Delta
 from skynet.errors import Problem, RequestError, SkynetError, TornRead
 from skynet.intents import Intents
 from skynet.monitor import Monitor, Progress
+from skynet.needs import dependents_of
 from skynet.ops import (
     REMOVALS,
     Copy,
@@ -29,9 +29,11 @@ from skynet.ops import (
     Rename,
     Rmdir,
     Upload,
+    as_upload,
     paths_of,
     step,
     tally,
+    was_sent_otherwise,
 )
 from skynet.remote import Outcome, Remote
 from skynet.scan import Root, unreadable
@@ -144,7 +146,7 @@ class _Run:
         self._deltas = dict(deltas)
         self._begun: dict[tuple[type[Op], bytes, bool], int] = {}  # the index of each under way
         self._missing = [len(needs) for needs in plan.needs]
-        self._dependents = _dependents(plan)
+        self._dependents = dependents_of(plan)
         self._ready = deque(i for i, missing in enumerate(self._missing) if not missing)
         self._under_way = 0
         self._ended = 0
@@ -236,10 +238,20 @@ class _Run:
         planned = self._ops[index]
         if type(outcome.op) is not type(planned):  # it has become an upload, which sends more
             self._total_bytes += tally([outcome.op])["bytes"] - tally([planned])["bytes"]
+        if was_sent_otherwise(planned, outcome.op):
+            self._send_copies_of(index)
         for dependent in self._dependents.pop(index, ()):
             self._missing[dependent] -= 1
             if not self._missing[dependent]:
                 self._ready.append(dependent)
+
+    def _send_copies_of(self, sent: int) -> None:
+        """Send what was to be copied from there: other content is there than was planned."""
+        for index in self._dependents.get(sent, ()):
+            op = self._ops[index]
+            if isinstance(op, Copy) and op.source == self._ops[sent].path:
+                self._ops[index] = as_upload(op)
+                self._total_bytes += op.entry.size
 
     def _fail(self, index: int, problem: Problem) -> None:
         """Note the problem, and one for everything that needed this operation."""
@@ -296,7 +308,7 @@ class _Run:
         self._ops += plan.ops
         self._is_open += bytearray(b"\1") * len(plan.ops)
         self._missing += [len(needs) for needs in plan.needs]
-        self._dependents |= _dependents(plan, first)
+        self._dependents |= dependents_of(plan, first)
         # What has come to it meanwhile is small beside what takes so long.
         self._ready.extendleft(first + i for i, needs in enumerate(plan.needs) if not needs)
         self._deltas |= deltas
@@ -368,15 +380,6 @@ def _bytes_there(remote: Remote) -> int:
     """Content that was sent and that the server has acknowledged, in this run or before."""
     counts = remote.counts
     return counts["bytes"] + counts["resumed"]
-
-
-def _dependents(plan: Plan, first: int = 0) -> dict[int, array[int]]:
-    """Which operations wait for each; both counted from `first` on."""
-    dependents: dict[int, array[int]] = {}
-    for index, needs in enumerate(plan.needs, first):
-        for needed in needs:
-            dependents.setdefault(first + needed, array("L")).append(index)
-    return dependents
 
 
 def problem_of(outcome: Outcome) -> Problem | None:

@@ -7,10 +7,11 @@ something in it. All others may be done in any order, or at once.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from skynet.ops import Copy, Op, Record, Rename, Rmdir, SetMeta, Upload
+from skynet.ops import Copy, Op, Plan, Record, Rename, Rmdir, SetMeta, Upload
 from skynet.tree import DIR, ancestors, parent
 
 _CHANGELESS = (Record, SetMeta)
@@ -30,6 +31,15 @@ def needs_of(ops: Sequence[Op]) -> list[tuple[int, ...]]:
     sources = {op.source for op in ops if isinstance(op, Copy)}
     order = _Order(_filled_before(ops), sources)
     return [order.add(index, op) for index, op in enumerate(ops)]
+
+
+def dependents_of(plan: Plan, first: int = 0) -> dict[int, array[int]]:
+    """Which operations wait for each; both counted from `first` on."""
+    dependents: dict[int, array[int]] = {}
+    for index, needs in enumerate(plan.needs, first):
+        for needed in needs:
+            dependents.setdefault(first + needed, array("L")).append(index)
+    return dependents
 
 
 def _filled_before(ops: Sequence[Op]) -> set[bytes]:

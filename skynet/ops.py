@@ -139,6 +139,22 @@ def step(op: Op) -> tuple[type[Op], bytes, bool]:
     return kind_of, op.path, isinstance(op, SetMeta) and op.opens
 
 
+def as_upload(op: Copy) -> Upload:
+    """The same file at the same place, but sent."""
+    return Upload(op.path, msgspec.structs.replace(op.entry, digest=b""), op.replaces)
+
+
+def was_sent_otherwise(planned: Op, made: Op) -> bool:
+    """Whether other content was sent than was read for the plan.
+
+    A local file may be rewritten with its size and time, which are compared before it is sent.
+    """
+    sent = (Upload, Patch)
+    if not (isinstance(planned, sent) and isinstance(made, sent)):
+        return False
+    return planned.entry.digest not in (b"", made.entry.digest)
+
+
 def kind(op: Op) -> str:
     """The name of an operation in reports: upload, rename, delete, ..."""
     return type(op).__name__.lower()
