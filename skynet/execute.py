@@ -29,6 +29,7 @@ from skynet.ops import (
 )
 from skynet.remote import Outcome, Site, Trash
 from skynet.rules import is_parked
+from skynet.scan import RACY
 from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
@@ -266,7 +267,10 @@ def _identity(outcome: Outcome, found: Survey) -> bytes:
     """The stat identity to record: of the bytes sent, else of what the survey compared."""
     if outcome.identity:
         return outcome.identity
-    entry = outcome.op.entry if isinstance(outcome.op, Record) else None
-    if isinstance(outcome.op, Record) and (entry is None or entry.retained or entry.kind == DIR):
-        return STAT_UNKNOWN
+    op = outcome.op
+    if isinstance(op, Record):
+        if op.entry is None or op.entry.retained or op.entry.kind == DIR:
+            return STAT_UNKNOWN
+        if op.first:
+            return op.known or RACY  # so that it is not taken for what is here
     return found.identities.get(outcome.op.path, STAT_UNKNOWN)

@@ -83,6 +83,11 @@ def holds_wanted(finding: Finding) -> bool:
     return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)
 
 
+def is_unread(entry: Entry | None) -> bool:
+    """Whether it is a file of which nobody knows the content."""
+    return entry is not None and entry.kind == FILE and not entry.digest
+
+
 def is_retained(finding: Finding) -> bool:
     """Whether the remote only keeps it since complete-sync is off."""
     return finding.remote is not None and finding.remote.retained

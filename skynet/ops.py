@@ -102,10 +102,16 @@ class Rmdir(msgspec.Struct, frozen=True, gc=False, tag="rmdir"):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, tag="record"):
-    """Make the manifest say what is already so; None: nothing is at the path. Sends nothing."""
+    """Make the manifest say what is already so; None: nothing is at the path. Sends nothing.
+
+    first: before something is done to what is there, whatever the local file is. known: the stat
+    identity then of the local file that it was made from, b"" if unknown.
+    """
 
     path: bytes
     entry: Entry | None
+    first: bool = False
+    known: bytes = b""
 
 
 REMOVALS = (Delete, Rmdir)
@@ -136,7 +142,8 @@ def step(op: Op) -> tuple[type[Op], bytes, bool]:
     A patch or a copy may end as an upload.
     """
     kind_of = Upload if isinstance(op, Patch | Copy) else type(op)
-    return kind_of, op.path, isinstance(op, SetMeta) and op.opens
+    is_earlier = (isinstance(op, SetMeta) and op.opens) or (isinstance(op, Record) and op.first)
+    return kind_of, op.path, is_earlier
 
 
 def as_upload(op: Copy) -> Upload:

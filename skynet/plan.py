@@ -70,11 +70,13 @@ def same_meta(local: Entry, remote: Entry, policy: Policy) -> bool:
 class Known:
     """What else the planner is told.
 
-    relocations: what moves directories, to be done first; the findings are as they are after that.
+    told: what the manifest must be told of before anything else. relocations: what moves
+    directories, to be done first; the findings are as they are after that.
     holder(size, digest): where the remote holds that content, at a path that has no finding.
     sends: path -> bytes of content to send where a file can be patched.
     """
 
+    told: Sequence[Op] = ()
     relocations: Sequence[Op] = ()
     holder: Holder = lambda _size, _digest: None
     sends: Mapping[bytes, int] = field(default_factory=dict)
@@ -93,10 +95,11 @@ def make_plan(findings: Iterable[Finding], policy: Policy, known: Known | None =
 class _Draft:
     """A plan being made: operations by stage, each stage in tree order.
 
-    The stages: forget what is gone, move directories, record directories, open those that are
-    closed to their owner, clear what stands where a directory or file must go, rename, make
-    directories, copy, send, record, delete, remove directories, set attributes. So the manifest,
-    which is told of each as it ends, is a valid tree all the time as well.
+    The stages: forget what is gone, tell what a broken run has made, move directories, record
+    directories, tell what is there that is to be renamed, open directories that are closed to their
+    owner, clear what stands where a directory or file must go, rename, make directories, copy,
+    send, record, delete, remove directories, set attributes. So the manifest, which is told of each
+    as it ends, is a valid tree all the time as well.
     """
 
     def __init__(self, findings: list[Finding], policy: Policy, known: Known) -> None:
@@ -156,9 +159,11 @@ class _Draft:
         rank = {path: number for number, path in enumerate(self.moves.copies)}
         return [
             *self.forgotten,
+            *self.known.told,
             *found,
             *self.known.relocations,
             *found_inside,
+            *self._stale_sources(),
             *self.openings,
             *self.clear,
             *early,
@@ -176,12 +181,17 @@ class _Draft:
 
     def _found_directories(self) -> tuple[list[Op], list[Op]]:
         """The directories that are only recorded: those that are there now, those in moved ones."""
-        moved = {op.path for op in self.known.relocations if not isinstance(op, Record)}
+        moved = {op.path for op in self.known.relocations}
         if not moved:
             return self.found_dirs, []
         is_inside = [not moved.isdisjoint([op.path, *ancestors(op.path)]) for op in self.found_dirs]
         pairs = list(zip(self.found_dirs, is_inside, strict=True))
         return [op for op, inside in pairs if not inside], [op for op, inside in pairs if inside]
+
+    def _stale_sources(self) -> list[Op]:
+        """What is to be renamed as it is now: the manifest moves what it knows to be there."""
+        sources = [f for f in self.moves.renames.values() if f.stale]
+        return [Record(f.path, f.remote, first=True, known=f.known) for f in sources]
 
     def _leave_foreign_in_the_way(self, findings: list[Finding]) -> list[Finding]:
         """The findings but those that need the place of a foreign file that must stay."""

@@ -46,7 +46,7 @@ _MAY_BE: dict[type[Op], set[Kind]] = {  # what the entry of an operation can be
     SetMeta: {FILE, DIR},
     Delete: {FILE, LINK},
 }
-_HEX = frozenset({"digest"})  # fields that are bytes and no path
+_HEX = frozenset({"digest", "known"})  # fields that are bytes and no path
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):

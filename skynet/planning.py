@@ -8,7 +8,7 @@ from functools import partial, reduce
 
 from skynet.contents import Reader, decide_contents
 from skynet.errors import Problem
-from skynet.findings import Finding
+from skynet.findings import Finding, is_unread
 from skynet.index import Index
 from skynet.matching import Held, Holder, known_by_identity
 from skynet.moves import after_moves, differing, moved_directories
@@ -48,7 +48,8 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
 
     read_back: where foreign files are read to compare them, or None.
     """
-    first = _told_again(found)
+    told = _told_again(found)
+    first: list[Op] = []
     moved = []
     if policy.folds_case:
         moved.append(_respell(found, first))
@@ -68,7 +69,7 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
     found.settled = {_before(moved, path): here for path, here in found.settled.items()}
     sends = {path: delta.sent for path, delta in found.deltas.items()}
     holder = _holder(found.findings, moved, tools)
-    return make_plan(found.findings, policy, Known(first, holder, sends))
+    return make_plan(found.findings, policy, Known(told, first, holder, sends))
 
 
 def _move_directories(
@@ -161,14 +162,21 @@ def _holder(findings: list[Finding], moved: list[dict[bytes, bytes]], tools: Too
 
 
 def _told_again(found: Survey) -> list[Op]:
-    """Tell the manifest of what a broken run had parked, before it goes on from there."""
+    """Tell the manifest of what a broken run had made or parked, before it goes on from there.
+
+    Files of unknown content are sent, and recorded then.
+    """
     ours = set(found.reclaimed)
-    return [Record(f.path, f.remote) for f in found.findings if f.path in ours]
+    return [
+        Record(f.path, f.remote, first=True, known=f.known)
+        for f in found.findings
+        if f.path in ours and not is_unread(f.remote)
+    ]
 
 
 def _settle_directories(found: Survey, first: list[Op]) -> None:
     """Note the identity of directories that are others than before, but for those made or moved."""
-    told = {op.path for op in first if not isinstance(op, Record)}
+    told = {op.path for op in first}
     for f in found.findings:
         is_other = f.local is not None and f.local.kind == DIR and f.here != f.known
         if is_other and f.remote == f.local and f.path not in told:

@@ -125,7 +125,7 @@ def planned(findings: list[Finding], policy: Policy) -> Plan:
                 return now, entry
         return None
 
-    return make_plan(rest, policy, Known(first, holder))
+    return make_plan(rest, policy, Known((), first, holder))
 
 
 def local_of(life: Life) -> dict[bytes, Entry]:

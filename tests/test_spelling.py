@@ -123,7 +123,7 @@ def planned(findings: list[Finding], policy: Policy) -> Plan:
         f = staying.get(digest)
         return (f.path, f.remote) if f is not None and f.remote is not None else None
 
-    return make_plan(findings, policy, Known(first, holder))
+    return make_plan(findings, policy, Known((), first, holder))
 
 
 def carried_out_where_case_is_ignored(plan: Plan, remote: dict[bytes, Entry], seed: int) -> None:

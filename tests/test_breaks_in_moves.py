@@ -1,0 +1,132 @@
+"""Moves that broke off and were moved on here meanwhile: what is renamed then is what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skynet.errors import SkynetError
+from skynet.ops import Record
+from tests.support.faults import Act, at, no_fault
+from tests.support.world import World
+
+LOGS = 3
+PERMISSION_DENIED = 3
+
+
+def logs(base: Path, *, alike: bool) -> World:
+    """alike: of one size and one second."""
+    base.mkdir()
+    world = World(base, complete_sync=True)
+    for number in range(LOGS):
+        length = 100 if alike else 100 + number
+        world.put({f"log.{number}": b"%d" % number * length}, at=number if alike else None)
+    world.sync()
+    renumber(world, 0)
+    return world
+
+
+def renumber(world: World, first: int) -> None:
+    """As logrotate does."""
+    for number in reversed(range(first, first + LOGS)):
+        world.move(f"log.{number}", f"log.{number + 1}")
+
+
+def cut(world: World, number: int) -> bool:
+    """One cycle whose link breaks behind this request; whether it came so far."""
+    world.fault = at(number, Act.CUT_AFTER)
+    try:
+        world.sync(audit=False)
+    except SkynetError:
+        return True
+    finally:
+        world.fault = no_fault
+    return False
+
+
+def is_right(world: World) -> None:
+    world.check()
+    world.quiet(audit=True)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_a_broken_renumbering_left_is_renumbered_right(tmp_path: Path, alike: bool) -> None:
+    number = 0
+    while cut(world := logs(tmp_path / str(number), alike=alike), number):
+        renumber(world, 1)
+        world.sync(audit=False)
+        is_right(world)
+        renumber(world, 2)
+        world.sync(audit=False)
+        is_right(world)
+        number += 1
+    assert number > LOGS
+
+
+@pytest.mark.parametrize("alike", [False])
+def test_a_renumbering_that_breaks_twice(tmp_path: Path, alike: bool) -> None:
+    world = logs(tmp_path / "whole", alike=alike)
+    world.sync(audit=False)
+    half = [n for n, request in enumerate(world.asked) if "rename" in request.kind.lower()][1]
+    number = 0
+    while True:
+        world = logs(tmp_path / str(number), alike=alike)
+        assert cut(world, half)
+        renumber(world, 1)
+        if not cut(world, number):
+            break
+        world.sync(audit=False)
+        is_right(world)
+        number += 1
+    assert number > LOGS
+
+
+def test_a_saved_plan_says_first_what_is_there(tmp_path: Path) -> None:
+    world = logs(tmp_path / "world", alike=False)
+    world.sync(audit=False)
+    (world.remote / "log.1").chmod(0o600)
+    world.move("log.1", "moved")
+    saved = world.plan(bind=True).saved
+    assert saved is not None
+    (first,) = (op for op in saved.plan.ops if isinstance(op, Record))
+    assert first.entry is not None
+    assert (first.path, first.entry.mode, first.first) == (b"log.1", 0o600, True)
+    assert world.sync(saved=saved).done["bytes"] == 0
+    is_right(world)
+
+
+def test_what_a_broken_run_made_is_told_before_what_becomes_of_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put({"kept": b"1"})
+    world.sync()
+    world.put({"new": {"file": b"2"}})
+    world.fault = lambda number, request: (
+        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
+    )
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.fault = no_fault
+    world.put({"new": None})
+    assert world.sync().outcome == "changed"
+    world.quiet()
+
+
+def test_what_a_broken_run_made_is_not_taken_for_what_is_here_by_now(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put({"kept": b"1"})
+    world.sync()
+    world.put({"new": b"2"})
+    world.fault = lambda number, request: (
+        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
+    )
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.put({"new": b"another"})
+    world.fault = lambda number, request: (
+        PERMISSION_DENIED if request.kind.startswith("posix-rename") else None
+    )
+    assert world.sync().outcome == "problems"
+    world.fault = no_fault
+    world.sync()
+    is_right(world)
