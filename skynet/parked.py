@@ -65,7 +65,18 @@ def _ours(finding: Finding, moved: Row | None, maybe: Iterable[Row], facts: Fact
     if len({entry.digest for _, entry in rows}) > 1:
         known, entry = b"", _unread(entry)
     # What is right already is adopted; as ours, of unknown content, it would be sent again.
-    return (known, entry) if entry.digest or not holds_wanted(finding) else None
+    return (known, entry) if entry.digest or not _is_wanted(finding, rows) else None
+
+
+def _is_wanted(finding: Finding, rows: Sequence[Row]) -> bool:
+    """Whether it is what should be there.
+
+    A listing has whole seconds; the claims tell also what was made within the second of now.
+    """
+    if not holds_wanted(finding):
+        return False
+    local = finding.local
+    return local is None or all(entry.mtime_ns == local.mtime_ns for _, entry in rows)
 
 
 def _told_apart(finding: Finding, maybe: Iterable[Row], facts: Facts) -> Finding:

@@ -1,4 +1,4 @@
-"""Moves that broke off and were moved on here meanwhile: what is renamed then is what it is."""
+"""What a broken run did, and what changed here meanwhile: neither is taken for the other."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from skynet.errors import SkynetError
 from skynet.ops import Record
-from tests.support.faults import Act, at, no_fault
-from tests.support.world import World
+from tests.support.faults import Act, at, no_fault, nth
+from tests.support.world import EPOCH, World
 
 LOGS = 3
 PERMISSION_DENIED = 3
@@ -64,7 +64,7 @@ def test_what_a_broken_renumbering_left_is_renumbered_right(tmp_path: Path, alik
     assert number > LOGS
 
 
-@pytest.mark.parametrize("alike", [False])
+@pytest.mark.parametrize("alike", [False, True])
 def test_a_renumbering_that_breaks_twice(tmp_path: Path, alike: bool) -> None:
     world = logs(tmp_path / "whole", alike=alike)
     world.sync(audit=False)
@@ -129,4 +129,19 @@ def test_what_a_broken_run_made_is_not_taken_for_what_is_here_by_now(tmp_path: P
     assert world.sync().outcome == "problems"
     world.fault = no_fault
     world.sync()
+    is_right(world)
+
+
+def test_what_is_saved_again_within_the_second_is_sent(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put({"kept": b"1"})
+    world.sync()
+    world.put({"status": b"first", "same": b"same"}, at=EPOCH + 1)
+    world.fault = nth("WRITE", 3, Act.CUT_BEFORE)  # of the manifest, after the lease and two files
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.fault = no_fault
+    assert world.files() == {"kept": b"1", "status": b"first", "same": b"same"}
+    world.put({"status": b"again"}, at=EPOCH + 2)
+    assert world.sync().counts["bytes"] == len(b"again")
     is_right(world)
