@@ -99,7 +99,7 @@ class Execution:
                 more=more,
                 applied=self.applied,
             )
-        self._own_up(self.applied.problems)
+        self._own_up(plan.ops, self.applied.problems)
         ledger.compact(lease.beat)
         empty_old_trash()
         session.end_doubts()
@@ -179,10 +179,19 @@ class Execution:
                 self._session.memory.signatures.put(outcome.signature.digest, outcome.signature)
         self._session.memory.trashed.note(put_away(batch))
 
-    def _own_up(self, problems: list[Problem]) -> None:
-        """Where a repair has failed, let the manifest say what is really there."""
-        failed = {problem.path for problem in problems}
-        stale = [f for f in self._found.findings if f.path in failed]
+    def _own_up(self, ops: Sequence[Op], problems: list[Problem]) -> None:
+        """Where a repair has failed, let the manifest say what is really there.
+
+        Of what was to move, alone or with a directory, it has been told before.
+        """
+        told = {op.source for op in ops if isinstance(op, Rename)}
+        moved = {op.path for op in ops if isinstance(op, Rename) and op.entry.kind == DIR}
+        failed = {problem.path for problem in problems} - told
+        stale = [
+            f
+            for f in self._found.findings
+            if f.path in failed and moved.isdisjoint((f.path, *ancestors(f.path)))
+        ]
         if stale:
             self._lease.check()
             self._ledger.record([effect(Record(f.path, f.remote)) for f in stale], {})

@@ -83,6 +83,11 @@ def holds_wanted(finding: Finding) -> bool:
     return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)
 
 
+def is_lost(finding: Finding) -> bool:
+    """Whether the manifest has something at the path, and nothing is there."""
+    return finding.stale and finding.remote is None
+
+
 def is_unread(entry: Entry | None) -> bool:
     """Whether it is a file of which nobody knows the content."""
     return entry is not None and entry.kind == FILE and not entry.digest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skynet.findings import Finding, is_retained, is_same_file, kind_at, moved_key
+from skynet.findings import Finding, is_lost, is_retained, is_same_file, kind_at, moved_key
 from skynet.rules import folded
 from skynet.shuffle import natural, relocated
 from skynet.tree import DIR, SECOND, Entry, ancestors, is_closed, join, name, order, parent
@@ -168,17 +168,30 @@ def after_moves(
 ) -> list[Finding]:
     """What is to be done where, when the directories have moved and those in `made` were made.
 
-    What is in sync then is told too: more may be to move, and its identity may be another.
+    What is in sync then is told too: more may be to move, and its identity may be another. The
+    manifest must be told before of what is stale in them (`stale_inside`); so it has lost there
+    nothing that is told afterwards.
     """
     goes_to = {source: path for path, source in moves.items()}
+    told = {f.path for f in stale_inside(findings, moves)}
+    lost = {f.path for f in findings if is_lost(f)} - told
     local = {f.path: f for f in findings}
     remote = {relocated(goes_to, f.path): f for f in findings if f.remote is not None}
     result = []
     for path in sorted(local.keys() | remote.keys(), key=order):
-        finding = _joined(path, local.get(path), remote.get(path), made.get(path))
+        there = remote.get(path)
+        stale = there.stale if there is not None else path in lost
+        finding = _joined(path, local.get(path), there, made.get(path), stale)
         if _matters(finding) or finding.local is not None:
             result.append(finding)
     return result
+
+
+def stale_inside(findings: Sequence[Finding], moves: dict[bytes, bytes]) -> list[Finding]:
+    """What is stale of the directories that move, and of what is in them; what is lost first."""
+    goes_to = {source: path for path, source in moves.items()}
+    stale = [f for f in findings if f.stale and relocated(goes_to, f.path) != f.path]
+    return sorted(stale, key=lambda f: not is_lost(f))
 
 
 def differing(findings: Sequence[Finding]) -> list[Finding]:
@@ -192,12 +205,11 @@ def _matters(finding: Finding) -> bool:
 
 
 def _joined(
-    path: bytes, here: Finding | None, there: Finding | None, made: Entry | None
+    path: bytes, here: Finding | None, there: Finding | None, made: Entry | None, stale: bool
 ) -> Finding:
     local = here.local if here is not None else None
     remote = there.remote if there is not None else made
     known = there.known if there is not None else b""
     key = here.here if here is not None else b""
     foreign = there is not None and there.foreign
-    stale = there.stale if there is not None else here is not None and here.stale
     return Finding(path, remote, local, foreign, stale, key, known)

@@ -181,7 +181,7 @@ class _Draft:
 
     def _found_directories(self) -> tuple[list[Op], list[Op]]:
         """The directories that are only recorded: those that are there now, those in moved ones."""
-        moved = {op.path for op in self.known.relocations}
+        moved = {op.path for op in self.known.relocations if not isinstance(op, Record)}
         if not moved:
             return self.found_dirs, []
         is_inside = [not moved.isdisjoint([op.path, *ancestors(op.path)]) for op in self.found_dirs]

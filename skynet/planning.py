@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial, reduce
 
@@ -11,7 +11,7 @@ from skynet.errors import Problem
 from skynet.findings import Finding, is_unread
 from skynet.index import Index
 from skynet.matching import Held, Holder, known_by_identity
-from skynet.moves import after_moves, differing, moved_directories
+from skynet.moves import after_moves, differing, moved_directories, stale_inside
 from skynet.ops import Mkdir, Op, Plan, Record
 from skynet.plan import Known, Policy, make_plan
 from skynet.remote import Remote
@@ -83,6 +83,7 @@ def _move_directories(
     ops = relocations(found.findings, moves)
     if moves:
         made = {op.path: op.entry for op in ops if isinstance(op, Mkdir)}
+        first += _told_first(stale_inside(found.findings, moves))
         found.findings = after_moves(found.findings, moves, made)
     first += ops
     return moves
@@ -95,9 +96,11 @@ def _respell(found: Survey, first: list[Op]) -> dict[bytes, bytes]:
     for f in found.findings if moves else ():
         if f.path in moves and f.local is not None and f.local.digest:
             _note_identity(found, f)
-    first += respellings(moves, found.findings)
+    ops = respellings(moves, found.findings)
     if moves:
+        first += _told_first(stale_inside(found.findings, moves))
         found.findings = after_moves(found.findings, moves, {})
+    first += ops
     return moves
 
 
@@ -167,16 +170,17 @@ def _told_again(found: Survey) -> list[Op]:
     Files of unknown content are sent, and recorded then.
     """
     ours = set(found.reclaimed)
-    return [
-        Record(f.path, f.remote, first=True, known=f.known)
-        for f in found.findings
-        if f.path in ours and not is_unread(f.remote)
-    ]
+    return _told_first(f for f in found.findings if f.path in ours and not is_unread(f.remote))
+
+
+def _told_first(findings: Iterable[Finding]) -> list[Op]:
+    """Tell the manifest what the remote holds, before something is done with it."""
+    return [Record(f.path, f.remote, first=True, known=f.known) for f in findings]
 
 
 def _settle_directories(found: Survey, first: list[Op]) -> None:
     """Note the identity of directories that are others than before, but for those made or moved."""
-    told = {op.path for op in first}
+    told = {op.path for op in first if not isinstance(op, Record)}
     for f in found.findings:
         is_other = f.local is not None and f.local.kind == DIR and f.here != f.known
         if is_other and f.remote == f.local and f.path not in told:

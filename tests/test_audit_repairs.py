@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from skynet.config import MaxDelete
 from tests.support.command import bound_by_modes
+from tests.support.faults import no_fault
 from tests.support.world import Link, World
+
+PERMISSION_DENIED = 3
 
 TREE = {
     "a": b"alpha",
@@ -108,6 +112,31 @@ def test_the_audit_repairs(
     synced.check()
     synced.quiet(complete_sync=complete_sync)
     synced.quiet(complete_sync=complete_sync, audit=False)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("refused", [True, False])
+@pytest.mark.parametrize("another", [True, False])
+def test_the_audit_repairs_in_a_directory_that_moves(
+    tmp_path: Path, damage: Callable[[World], None], refused: bool, another: bool
+) -> None:
+    world = World(tmp_path, complete_sync=True, max_delete=MaxDelete(1.0, 1000))
+    world.put(TREE | {"other": {"b": b"other", "z": b"z"}})
+    world.sync()
+    damage(world)
+    world.move("d", "e")
+    if another:
+        world.move("other", "d")
+    if refused:
+        world.fault = lambda number, request: (
+            PERMISSION_DENIED if request.kind == "RENAME" and b"remote/d" in request.text else None
+        )
+    world.sync()
+    world.fault = no_fault
+    world.sync(audit=False)
+    world.check()
+    world.quiet(audit=True)
+    world.quiet(audit=False)
 
 
 def test_what_the_audit_finds_replaced_is_kept_in_the_trash(synced: World) -> None:
