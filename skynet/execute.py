@@ -33,7 +33,7 @@ from skynet.scan import RACY
 from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
-from skynet.tree import DIR, Kind, ancestors, is_below
+from skynet.tree import DIR, Kind, ancestors, name
 
 
 class Execution:
@@ -249,27 +249,51 @@ def _gone_through(ops: Sequence[Op]) -> dict[bytes, Kind]:
     return wanted
 
 
+class _Place:
+    """A name, and those below it.
+
+    former: where what is there was before, nowhere if it is new; None if it has come here with
+    what is above it, or was here before.
+    """
+
+    def __init__(self) -> None:
+        self.former: list[bytes] | None = None
+        self.below: dict[bytes, _Place] = {}
+
+
 class _Before:
     """Where things were, while a plan makes and moves them."""
 
     def __init__(self) -> None:
-        self._origins: dict[bytes, list[bytes]] = {}  # none of what is new
+        self._root = _Place()
 
     def at(self, path: bytes) -> list[bytes]:
         """The former path of what is at a path by now; none if it is new."""
-        for above in (path, *ancestors(path)):
-            if above in self._origins:
-                return [origin + path[len(above) :] for origin in self._origins[above]]
-        return [path]
+        names = path.split(b"/")
+        place, former = self._root, [path]
+        for depth, each in enumerate(names, 1):
+            below = place.below.get(each)
+            if below is None:
+                break
+            place = below
+            if place.former is not None:
+                former = [b"/".join([above, *names[depth:]]) for above in place.former]
+        return former
 
     def make(self, path: bytes) -> None:
-        self._origins[path] = []
+        self._above(path).below.setdefault(name(path), _Place()).former = []
 
     def move(self, source: bytes, path: bytes) -> None:
-        origin = self.at(source)
-        for old in [old for old in self._origins if old == source or is_below(old, source)]:
-            self._origins[path + old[len(source) :]] = self._origins.pop(old)
-        self._origins[path] = origin
+        former = self.at(source)
+        moved = self._above(source).below.pop(name(source), _Place())
+        moved.former = former
+        self._above(path).below[name(path)] = moved
+
+    def _above(self, path: bytes) -> _Place:
+        place = self._root
+        for each in path.split(b"/")[:-1]:
+            place = place.below.setdefault(each, _Place())
+        return place
 
 
 def _identity(outcome: Outcome, found: Survey) -> bytes:
