@@ -8,12 +8,14 @@ compacted and old trash removed, where it is time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from skynet.apply import Addition, Applied, More, apply
 from skynet.contents import deltas_of
-from skynet.errors import Problem
+from skynet.errors import OwnedError, Problem
 from skynet.index import STAT_UNKNOWN
+from skynet.lease import LEASE
 from skynet.monitor import Stage
 from skynet.ops import (
     REMOVALS,
@@ -104,6 +106,19 @@ class Execution:
         empty_old_trash()
         session.end_doubts()
         return self.applied
+
+    def clear_up(self) -> None:
+        """Where there is nothing to do: remove what a cycle that broke off has left.
+
+        Whoever had the remote since has done so, and has taken away the lease that was left, too.
+        """
+        if self._remote.stamp(LEASE) is None:
+            return
+        with suppress(OwnedError):  # it is up to who has it now
+            if self._lease.ensure():
+                going_on = self._uploads_to_go_on_with(Plan([], []))
+                self._remote.clear_temps(self._found.strays, going_on)
+            self._session.end_doubts()
 
     def _beat(self) -> None:
         self._session.around.check()

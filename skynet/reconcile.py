@@ -101,6 +101,7 @@ class _Cycle:
         self.listings: Iterator[Listed] | None = None  # of an audit that has begun
         self.began_ns = session.around.now_ns()
         self.deletes = self.approved_deletes = 0  # those that nobody approved, and those others
+        self.broke_off = False  # an earlier cycle, and this is the first to see what it left
         self.joined: list[Op] = []  # what came to the plan while it was carried out
 
     def run(self) -> Report:
@@ -144,16 +145,15 @@ class _Cycle:
         if held:
             wanted = unquestioned(plan, dangers) if self.request.goes_on else Plan([], [])
         if self.request.dry_run or not wanted.ops:
-            return self._report_unapplied(found, plan, dangers, held=held)
+            report = self._report_unapplied(found, plan, dangers, held=held)
+            is_done = report.outcome == "in-sync" and not found.unsettled
+            if self.broke_off and is_done and not self.request.dry_run:
+                self._execution(found).clear_up()
+            return report
         removals = _removals(plan.counts())
         self.approved_deletes = removals if dangers and not held else 0
         self.deletes = removals - self.approved_deletes
-        execution = Execution(
-            self.session,
-            found,
-            audited=self.audit,
-            expires_trash=self.saw_all,
-        )
+        execution = self._execution(found)
         try:
             applied = execution.run(wanted, self._joins(execution, found))
         finally:  # a link that breaks each time must not let more and more be deleted
@@ -162,6 +162,9 @@ class _Cycle:
             self._audit_all()
             return self.run()
         return self._report_applied(found, plan, applied, dangers if held else [])
+
+    def _execution(self, found: Survey) -> Execution:
+        return Execution(self.session, found, audited=self.audit, expires_trash=self.saw_all)
 
     def _audit_all(self) -> None:
         self.audit = True
@@ -196,6 +199,7 @@ class _Cycle:
             listings = (self.listings or self._begin_audit()) if exists else iter(())
             self.listings = None
         claimed = self.session.memory.claims.left() if audit else NOTHING_CLAIMED
+        self.broke_off = bool(claimed)
         now_ns = self.around.now_ns()
         return survey(self.root, self.ledger.index, listings, scope, now_ns, claimed)
 

@@ -145,3 +145,22 @@ def test_what_is_saved_again_within_the_second_is_sent(tmp_path: Path) -> None:
     world.put({"status": b"again"}, at=EPOCH + 2)
     assert world.sync().counts["bytes"] == len(b"again")
     is_right(world)
+
+
+@pytest.mark.parametrize("size", [100, 40 << 20])
+def test_nothing_temporary_stays_where_nothing_is_to_be_done(tmp_path: Path, size: int) -> None:
+    world = World(tmp_path)
+    world.put({"kept": b"1"})
+    world.sync()
+    world.put({"new": b"2" * size})
+    world.fault = lambda number, request: (
+        Act.CUT_BEFORE if request.kind.startswith("posix-rename") else None
+    )
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.fault = no_fault
+    assert world.temps()
+    world.put({"new": None})
+    assert world.plan().counts["mutations"] == 0
+    assert world.sync().outcome == "in-sync"
+    is_right(world)
