@@ -9,7 +9,7 @@ from skynet.ops import Copy, Delete, Mkdir, Op, Patch, Plan, Record, Rename, Rmd
 from skynet.rules import PARKED
 from skynet.tree import DIR, Entry, ancestors
 
-SETUP_TRIPS = 22  # login, manifest, a short listing, lease, recording: measured with OpenSSH
+SETUP_TRIPS = 19  # login, manifest, a short listing, lease, recording: measured with OpenSSH
 TRIPS: dict[type[Op], int] = {  # round trips of an operation, one after the other
     Mkdir: 1,
     Upload: 3,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.remote.verbs import Stamp
@@ -113,7 +113,7 @@ class OwnFiles:
             return
         if self._client.capabilities.max_handles > FEW_HANDLES:
             self._let_go()
-            opening = begin(self._client, _opened(self._full(name), wire.WRITE_IN_PLACE))
+            opening = self._client.begin(_opened(self._full(name), wire.WRITE_IN_PLACE))
             self._kept = _Kept(name, opening)
 
     def append(self, name: bytes, offset: int, data: bytes) -> None:
@@ -181,20 +181,6 @@ class OwnFiles:
 
     def _full(self, name: bytes) -> bytes:
         return self._directory + b"/" + name
-
-
-def begin(client: Client, conversation: Conversation[T]) -> Future[T]:
-    """Begin what `call_pinned` waits for; who wants its result waits, or gets its error."""
-    answer: Future[T] = Future()
-
-    def done(result: T | None, error: BaseException | None) -> None:
-        if error is None:
-            answer.set_result(cast("T", result))
-        else:
-            answer.set_exception(error)
-
-    client.pin(conversation, done)
-    return answer
 
 
 def read_file(client: Client, path: bytes) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.ops import Op, Record
 from skynet.remote.carry import Carrier
 from skynet.remote.copies import Copies
-from skynet.remote.own import OwnFiles, begin, read_file
+from skynet.remote.own import OwnFiles, read_file
 from skynet.remote.places import Places, is_directory
 from skynet.remote.send import Opener, Sender
 from skynet.remote.turnstile import Turnstile
@@ -138,7 +138,7 @@ class SftpRemote(OwnFiles):
 
     def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:
         """Ask what is at each path."""
-        return begin(self._client, _kinds([self._places.full(path) for path in paths])).result
+        return self._client.begin(_kinds([self._places.full(path) for path in paths])).result
 
     def submit(
         self,
@@ -198,7 +198,7 @@ class SftpRemote(OwnFiles):
     def expire_trash(self, before: bytes) -> Callable[[], None]:
         """Look what was put into the trash under a stamp before `before`; to be removed later."""
         trash = join(self._places.full(OWN), TRASH)
-        found = begin(self._client, _names(trash))
+        found = self._client.begin(_names(trash))
 
         def remove() -> None:
             for name, is_dir in found.result():
