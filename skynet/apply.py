@@ -39,7 +39,7 @@ from skynet.remote import Outcome, Remote
 from skynet.scan import Root, unreadable
 from skynet.tree import DIR, FILE, ancestors
 
-UNDER_WAY = 2048  # operations handed to the remote and not ended
+UNDER_WAY = 4096  # operations handed to the remote and not ended: enough also for a long commit
 COMMIT_OPS = 8192
 COMMIT_SECONDS = 3.0
 WAIT_SECONDS = 0.1

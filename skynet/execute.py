@@ -61,6 +61,7 @@ class Execution:
         """Carry it out; None if it must be made again, with an audit."""
         session, lease, ledger = self._session, self._lease, self._ledger
         session.around.monitor(Stage("transferring"))
+        self._remote.expect(len(plan.ops))
         empty_old_trash = self._look_for_old_trash()
         leads_where_recorded = None if self._audited else self._look_at_the_way(plan.ops)
         # Without a manifest nothing tells of a first run that broke off before it had the lease.

@@ -63,6 +63,18 @@ def test_every_channel_carries_its_share(tmp_path: Path) -> None:
     assert connection.seen.count("WRITE") == 61
 
 
+@pytest.mark.parametrize(("operations", "width"), [(1, 1), (room.MANY, CHANNELS)])
+def test_channels_are_opened_before_many_operations_begin(
+    tmp_path: Path, operations: int, width: int
+) -> None:
+    with client_over(FaultConnection(), channels=CHANNELS) as client:
+        SftpRemote(client, os.fsencode(tmp_path), "nonce").expect(operations)
+        for thread in threading.enumerate():
+            if thread.name == "sftp-open":
+                thread.join(20)
+        assert client.width == width
+
+
 def test_a_channel_that_opens_meanwhile_joins_in(tmp_path: Path) -> None:
     connection = FaultConnection(max_write=PIECE)
     with client_over(connection, channels=CHANNELS) as client:

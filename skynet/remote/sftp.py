@@ -140,6 +140,11 @@ class SftpRemote(OwnFiles):
         """Ask what is at each path."""
         return self._client.begin(_kinds([self._places.full(path) for path in paths])).result
 
+    def expect(self, operations: int) -> None:
+        """Open the channels that so many operations are worth."""
+        if operations >= MANY:
+            self._client.widen()
+
     def submit(
         self,
         op: Op,

@@ -150,6 +150,9 @@ class Remote(Protocol):
         What is returned waits for the answer, so that other things can be asked meanwhile.
         """
 
+    def expect(self, operations: int) -> None:
+        """So many operations are to come: what they need is made ready, and nobody waits."""
+
     def submit(
         self,
         op: Op,

@@ -130,6 +130,9 @@ class MemoryRemote(MemoryDisk):
         found = [entry.kind if (entry := self.tree.get(path)) else None for path in paths]
         return lambda: found
 
+    def expect(self, operations: int) -> None:
+        """There is nothing to open."""
+
     def submit(
         self,
         op: Op,
