@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from skynet.apply import Addition, Applied, More, apply
 from skynet.contents import deltas_of
 from skynet.errors import OwnedError, Problem
+from skynet.findings import is_unread
 from skynet.index import STAT_UNKNOWN
 from skynet.lease import LEASE
 from skynet.monitor import Stage
@@ -31,7 +32,7 @@ from skynet.ops import (
 )
 from skynet.remote import Outcome, Site, Trash
 from skynet.rules import is_parked
-from skynet.scan import RACY
+from skynet.scan import RACY, UNREAD
 from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
@@ -320,6 +321,6 @@ def _identity(outcome: Outcome, found: Survey) -> bytes:
     if isinstance(op, Record):
         if op.entry is None or op.entry.retained or op.entry.kind == DIR:
             return STAT_UNKNOWN
-        if op.first:
-            return op.known or RACY  # so that it is not taken for what is here
+        if op.first:  # so that it is not taken for what is here
+            return op.known or (UNREAD if is_unread(op.entry) else RACY)
     return found.identities.get(outcome.op.path, STAT_UNKNOWN)

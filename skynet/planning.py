@@ -8,7 +8,7 @@ from functools import partial, reduce
 
 from skynet.contents import Reader, decide_contents
 from skynet.errors import Problem
-from skynet.findings import Finding, is_unread
+from skynet.findings import Finding
 from skynet.index import Index
 from skynet.matching import Held, Holder, known_by_identity
 from skynet.moves import after_moves, differing, moved_directories, stale_inside
@@ -165,12 +165,9 @@ def _holder(findings: list[Finding], moved: list[dict[bytes, bytes]], tools: Too
 
 
 def _told_again(found: Survey) -> list[Op]:
-    """Tell the manifest of what a broken run had made or parked, before it goes on from there.
-
-    Files of unknown content are sent, and recorded then.
-    """
+    """Tell the manifest of what a broken run had made or parked, before it goes on from there."""
     ours = set(found.reclaimed)
-    return _told_first(f for f in found.findings if f.path in ours and not is_unread(f.remote))
+    return _told_first(f for f in found.findings if f.path in ours)
 
 
 def _told_first(findings: Iterable[Finding]) -> list[Op]:

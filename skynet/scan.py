@@ -4,7 +4,8 @@ A file's *identity* is its stat as bytes: nanosecond times, size, inode and mode
 hashed under an identity still has that hash while the identity is the same, with one exception:
 a write within the clock's resolution of the last one may leave no trace in the times. So an
 identity is recorded only when the file had been still for RACY_NS; until then RACY stands for it,
-and the next scan hashes the file again ("racily clean", as git has it).
+and the next scan hashes the file again ("racily clean", as git has it). UNREAD stands for that of
+what the remote has and nobody knows the content of: no local file is taken for it.
 
 Nothing here follows a symbolic link or blocks on a special file.
 """
@@ -28,6 +29,7 @@ from skynet.tree import DIR, FILE, LINK, SECOND, Entry, Kind, ancestors, join, n
 
 RACY_NS = 2 * SECOND
 RACY = b"?"
+UNREAD = b"!"
 
 MAX_IGNORE_FILE = 1 << 20
 _HASH_CHUNK = 1 << 20

@@ -22,7 +22,7 @@ from skynet.index import STAT_UNKNOWN, Index
 from skynet.parked import reclaimed
 from skynet.remote import Listed
 from skynet.rules import colliding, is_parked, is_stray
-from skynet.scan import Listing, Root, kind_in, settled, standing, unreadable
+from skynet.scan import UNREAD, Listing, Root, kind_in, settled, standing, unreadable
 from skynet.scope import EVERYTHING, Branch, Scope, Survey
 from skynet.spelling import NOT_CONFUSED, Confused, confusion
 from skynet.tree import (
@@ -310,7 +310,7 @@ class _Walk:
         """Note how the trees differ at a path: local, synced and seen entry."""
         local, synced, seen = entries
         remote = synced if self._audit is None else actual(synced, seen, self._scope.facts)
-        if local == remote == synced:
+        if local == remote == synced and identities[1] != UNREAD:
             if not whole:  # else it may be about to move, and another one to come here
                 self._settle(path)
             if is_closed(local) or whole:

@@ -147,6 +147,32 @@ def test_what_is_saved_again_within_the_second_is_sent(tmp_path: Path) -> None:
     is_right(world)
 
 
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("audit", [False, True])
+def test_what_is_ours_stays_so_where_its_new_version_cannot_be_sent(
+    tmp_path: Path, moves: bool, audit: bool
+) -> None:
+    world = World(tmp_path, complete_sync=True)
+    world.put({"d": {"kept": b"1"}})
+    world.sync()
+    world.put({"d": {"status": b"first"}}, at=EPOCH + 1)
+    world.fault = lambda number, request: (
+        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
+    )
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.put({"d": {"status": b"again"}}, at=EPOCH + 2)
+    if moves:
+        world.move("d", "e")
+    world.fault = lambda number, request: (
+        PERMISSION_DENIED if request.kind.startswith("posix-rename") else None
+    )
+    assert world.sync().outcome == "problems"
+    world.fault = no_fault
+    assert world.sync(audit=audit).outcome == "changed"
+    is_right(world)
+
+
 @pytest.mark.parametrize("size", [100, 40 << 20])
 def test_nothing_temporary_stays_where_nothing_is_to_be_done(tmp_path: Path, size: int) -> None:
     world = World(tmp_path)
