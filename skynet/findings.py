@@ -55,12 +55,13 @@ def is_same_file(here: bytes, known: bytes) -> bool:
     """
     if not moved_key(here) or moved_key(here) != moved_key(known):
         return False
-    return _is_fine(known[:8]) or (here[8:16] == known[8:16] and _is_fine(known[8:16]))
+    modified, changed = (int.from_bytes(known[at : at + 8], "little", signed=True) for at in (0, 8))
+    return is_fine(modified) or (here[8:16] == known[8:16] and is_fine(changed))
 
 
-def _is_fine(time: bytes) -> bool:
-    """Whether a time, as identities hold it, has a part below the second."""
-    return int.from_bytes(time, "little", signed=True) % SECOND != 0
+def is_fine(time_ns: int) -> bool:
+    """Whether a time has a part below the second."""
+    return time_ns % SECOND != 0
 
 
 def content_of(entry: Entry) -> tuple[int, bytes]:

@@ -257,12 +257,11 @@ class Index:
         behind these edits.
         """
         with self._transaction():
+            left = {edit.source for edit in edits if isinstance(edit, Move)}
             # A path that has been given up may be another's in the same batch, and the stat too.
-            left = stats.keys() & {edit.source for edit in edits if isinstance(edit, Move)}
-            self._carry_out(edits, {**stats, **dict.fromkeys(left, STAT_UNKNOWN)})
+            self._carry_out(edits, {**stats, **dict.fromkeys(stats.keys() & left, STAT_UNKNOWN)})
             # What was put has its stat, but what was moved to a path that had been put before.
-            has_moves = any(isinstance(edit, Move) for edit in edits)
-            put = set() if has_moves else {edit.path for edit in edits if isinstance(edit, Put)}
+            put = set() if left else {edit.path for edit in edits if isinstance(edit, Put)}
             self._remember({path: stat for path, stat in stats.items() if path not in put})
             self._set_meta("head", _encode(head))
 

@@ -97,8 +97,7 @@ class _Pool:
         for source in sources:
             assert source.remote is not None
             for label in _labels(content_of(source.remote), source.known, source.path):
-                if label:
-                    self._shelves[label].append(source)
+                self._shelves[label].append(source)
 
     def take(self, label: Hashable) -> Finding | None:
         shelf = self._shelves.get(label)
@@ -113,10 +112,12 @@ class _Pool:
 def _labels(content: Content, identity: bytes, path: bytes) -> tuple[Hashable, ...]:
     """What a source is looked for by, the best first: the same file, the same name, the content.
 
-    All empty files are alike, so only the same file tells.
+    () is nothing to look for by: all empty files are alike, so only the same file tells.
     """
     same_file = (content, moved_key(identity)) if moved_key(identity) else ()
-    return (same_file, (content, "named", name(path)), content) if content[0] else (same_file,)
+    if not content[0]:
+        return same_file, (), ()
+    return same_file, (content, "named", name(path)), content
 
 
 def _assigned(wanting: Sequence[Finding], sources: Sequence[Finding]) -> dict[bytes, Finding]:
@@ -131,10 +132,10 @@ def _assigned(wanting: Sequence[Finding], sources: Sequence[Finding]) -> dict[by
         for f in wanting:
             if f.path in renames:
                 continue
-            for label in _labels(_content(f), f.here, f.path)[rank : rank + 1]:
-                source = pool.take(label)
-                if source is not None:
-                    renames[f.path] = source
+            label = _labels(_content(f), f.here, f.path)[rank]
+            source = pool.take(label) if label else None
+            if source is not None:
+                renames[f.path] = source
     return renames
 
 
@@ -257,8 +258,9 @@ def known_by_identity(findings: Iterable[Finding]) -> Iterator[Finding]:
     findings = list(findings)
     originals = _originals(findings)
     for f in findings:
-        original = originals.get(moved_key(f.here))
-        if holds_ours(f) and moved_key(f.here) and f.here == f.known:
+        key = moved_key(f.here)
+        original = originals.get(key)
+        if key and f.here == f.known and holds_ours(f):
             original = f  # its directory has moved
         elif original is not None and not is_same_file(f.here, original.known):
             original = None

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skynet.findings import Finding, is_lost, is_retained, is_same_file, kind_at, moved_key
+from skynet.findings import (
+    Finding,
+    is_fine,
+    is_lost,
+    is_retained,
+    is_same_file,
+    kind_at,
+    moved_key,
+)
 from skynet.rules import folded
 from skynet.shuffle import natural, relocated
-from skynet.tree import DIR, SECOND, Entry, ancestors, is_closed, join, name, order, parent
+from skynet.tree import DIR, Entry, ancestors, is_closed, join, name, order, parent
 
 IsDoubtful = Callable[[bytes], bool]
 
@@ -110,8 +118,8 @@ def _is_same(new: Finding, old: Finding) -> bool:
     if moved_key(old.known):
         return is_same_file(new.here, old.known)
     # It was recorded too young to have an identity.
-    is_fine = local.mtime_ns % SECOND != 0
-    return is_fine and (local.size, local.mtime_ns) == (remote.size, remote.mtime_ns)
+    is_alike = (local.size, local.mtime_ns) == (remote.size, remote.mtime_ns)
+    return is_alike and is_fine(local.mtime_ns)
 
 
 def _has_left(finding: Finding) -> bool:

@@ -82,6 +82,11 @@ class Known:
     sends: Mapping[bytes, int] = field(default_factory=dict)
 
 
+def told_first(findings: Iterable[Finding]) -> list[Op]:
+    """Tell the manifest what the remote holds, before something is done with it."""
+    return [Record(f.path, f.remote, first=True, known=f.known) for f in findings]
+
+
 def make_plan(findings: Iterable[Finding], policy: Policy, known: Known | None = None) -> Plan:
     """The operations that make the remote what `local` says, wherever `policy` allows.
 
@@ -190,8 +195,7 @@ class _Draft:
 
     def _stale_sources(self) -> list[Op]:
         """What is to be renamed as it is now: the manifest moves what it knows to be there."""
-        sources = [f for f in self.moves.renames.values() if f.stale]
-        return [Record(f.path, f.remote, first=True, known=f.known) for f in sources]
+        return told_first(f for f in self.moves.renames.values() if f.stale)
 
     def _leave_foreign_in_the_way(self, findings: list[Finding]) -> list[Finding]:
         """The findings but those that need the place of a foreign file that must stay."""

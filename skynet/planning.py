@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 
@@ -13,7 +13,7 @@ from skynet.index import Index
 from skynet.matching import Held, Holder, known_by_identity
 from skynet.moves import after_moves, differing, moved_directories, stale_inside
 from skynet.ops import Mkdir, Op, Plan, Record
-from skynet.plan import Known, Policy, make_plan
+from skynet.plan import Known, Policy, make_plan, told_first
 from skynet.remote import Remote
 from skynet.renaming import relocations
 from skynet.rules import Rules
@@ -83,7 +83,7 @@ def _move_directories(
     ops = relocations(found.findings, moves)
     if moves:
         made = {op.path: op.entry for op in ops if isinstance(op, Mkdir)}
-        first += _told_first(stale_inside(found.findings, moves))
+        first += told_first(stale_inside(found.findings, moves))
         found.findings = after_moves(found.findings, moves, made)
     first += ops
     return moves
@@ -98,7 +98,7 @@ def _respell(found: Survey, first: list[Op]) -> dict[bytes, bytes]:
             _note_identity(found, f)
     ops = respellings(moves, found.findings)
     if moves:
-        first += _told_first(stale_inside(found.findings, moves))
+        first += told_first(stale_inside(found.findings, moves))
         found.findings = after_moves(found.findings, moves, {})
     first += ops
     return moves
@@ -167,12 +167,7 @@ def _holder(findings: list[Finding], moved: list[dict[bytes, bytes]], tools: Too
 def _told_again(found: Survey) -> list[Op]:
     """Tell the manifest of what a broken run had made or parked, before it goes on from there."""
     ours = set(found.reclaimed)
-    return _told_first(f for f in found.findings if f.path in ours)
-
-
-def _told_first(findings: Iterable[Finding]) -> list[Op]:
-    """Tell the manifest what the remote holds, before something is done with it."""
-    return [Record(f.path, f.remote, first=True, known=f.known) for f in findings]
+    return told_first(f for f in found.findings if f.path in ours)
 
 
 def _settle_directories(found: Survey, first: list[Op]) -> None:

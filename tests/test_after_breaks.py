@@ -8,7 +8,7 @@ import pytest
 
 from skynet.errors import SkynetError
 from skynet.ops import Record
-from tests.support.faults import Act, at, no_fault, nth
+from tests.support.faults import POSIX_RENAME, Act, at, every, no_fault, nth
 from tests.support.world import EPOCH, World
 
 LOGS = 3
@@ -101,9 +101,7 @@ def test_what_a_broken_run_made_is_told_before_what_becomes_of_it(tmp_path: Path
     world.put({"kept": b"1"})
     world.sync()
     world.put({"new": {"file": b"2"}})
-    world.fault = lambda number, request: (
-        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, Act.CUT_AFTER)
     with pytest.raises(SkynetError):
         world.sync()
     world.fault = no_fault
@@ -117,15 +115,11 @@ def test_what_a_broken_run_made_is_not_taken_for_what_is_here_by_now(tmp_path: P
     world.put({"kept": b"1"})
     world.sync()
     world.put({"new": b"2"})
-    world.fault = lambda number, request: (
-        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, Act.CUT_AFTER)
     with pytest.raises(SkynetError):
         world.sync()
     world.put({"new": b"another"})
-    world.fault = lambda number, request: (
-        PERMISSION_DENIED if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, PERMISSION_DENIED)
     assert world.sync().outcome == "problems"
     world.fault = no_fault
     world.sync()
@@ -156,17 +150,13 @@ def test_what_is_ours_stays_so_where_its_new_version_cannot_be_sent(
     world.put({"d": {"kept": b"1"}})
     world.sync()
     world.put({"d": {"status": b"first"}}, at=EPOCH + 1)
-    world.fault = lambda number, request: (
-        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, Act.CUT_AFTER)
     with pytest.raises(SkynetError):
         world.sync()
     world.put({"d": {"status": b"again"}}, at=EPOCH + 2)
     if moves:
         world.move("d", "e")
-    world.fault = lambda number, request: (
-        PERMISSION_DENIED if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, PERMISSION_DENIED)
     assert world.sync().outcome == "problems"
     world.fault = no_fault
     assert world.sync(audit=audit).outcome == "changed"
@@ -179,9 +169,7 @@ def test_nothing_temporary_stays_where_nothing_is_to_be_done(tmp_path: Path, siz
     world.put({"kept": b"1"})
     world.sync()
     world.put({"new": b"2" * size})
-    world.fault = lambda number, request: (
-        Act.CUT_BEFORE if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, Act.CUT_BEFORE)
     with pytest.raises(SkynetError):
         world.sync()
     world.fault = no_fault

@@ -22,7 +22,7 @@ from skynet.manifest import Manifest
 from skynet.monitor import Event
 from skynet.ops import Copy, Delete, Mkdir, Op, Record, Rename, Rmdir, Upload
 from skynet.tree import DIR, Entry, Move, Put
-from tests.support.faults import Act, at, no_fault, nth
+from tests.support.faults import POSIX_RENAME, Act, at, every, no_fault, nth
 from tests.support.world import Died, World
 from tests.support.worlds import content_entry
 from tests.test_crashes import Breaker, before_the_cycle, check_half_way, wanted_files
@@ -388,9 +388,7 @@ def test_what_somebody_else_puts_there_is_not_taken_for_ours(tmp_path: Path) -> 
     world.put({"kept": b"1"})
     world.sync()
     world.put({"new": b"2"})
-    world.fault = lambda number, request: (
-        Act.CUT_AFTER if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, Act.CUT_AFTER)
     with pytest.raises(SkynetError):
         world.sync()
     world.fault = no_fault

@@ -20,7 +20,7 @@ from skynet.sftp.connect import Endpoint, connect
 from skynet.sftp.replies import FAILURE, PERMISSION_DENIED, STATUS_CODES, UNSUPPORTED, Data
 from skynet.tree import DIR, Entry, Put, join
 from tests.support.embedded import port_of, posix_only, serving
-from tests.support.faults import Act, FaultConnection, at, every, nth
+from tests.support.faults import POSIX_RENAME, Act, FaultConnection, at, every, nth
 from tests.support.logins import PASSWORD
 from tests.support.patching import COPY, NEW, OLD, PATH, PIECE, Target, patch_of, target
 from tests.support.persons import Person
@@ -44,7 +44,6 @@ from tests.support.targets import (
 from tests.support.versions import MIB, noise, signed
 
 CHANNELS = 3
-POSIX_RENAME = "posix-rename@openssh.com"
 PLAIN = frozenset({b"posix-rename@openssh.com", b"hardlink@openssh.com"})
 HELD = Held("f", OLD, 0o640, TIME)
 THERE = entry_of(OLD, 0o640)

@@ -18,7 +18,7 @@ from skynet.errors import LinkLost, OwnedError, SkynetError
 from skynet.index import Index
 from skynet.manifest import Manifest
 from skynet.monitor import Event, Notice, Progress
-from tests.support.faults import Act, at, no_fault
+from tests.support.faults import POSIX_RENAME, Act, at, every, no_fault
 from tests.support.frames import Asked
 from tests.support.sessions import sitting
 from tests.support.world import Died, World
@@ -216,9 +216,7 @@ def test_an_interrupt_in_the_middle_of_an_upload_leaves_nothing_behind(tmp_path:
 def test_temporary_files_of_a_broken_run_are_removed(tmp_path: Path) -> None:
     world = before_the_cycle(tmp_path / "w")
     temps = world.remote / ".skynet/tmp"
-    world.fault = lambda number, request: (
-        Act.CUT_BEFORE if request.kind.startswith("posix-rename") else None
-    )
+    world.fault = every(POSIX_RENAME, Act.CUT_BEFORE)
     with pytest.raises(LinkLost):
         world.sync()
     assert list(temps.iterdir())

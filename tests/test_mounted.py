@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from struct import unpack_from
 
 import pytest
 
 from skynet.sftp.replies import FAILURE, PERMISSION_DENIED
-from tests.support.frames import Asked
+from tests.support.faults import POSIX_RENAME
+from tests.support.frames import Asked, renamed
 from tests.support.versions import MIB, noise
 from tests.support.world import World
 
@@ -16,18 +16,10 @@ NOISE = noise(2 * MIB, 3)
 PLAIN = frozenset({b"posix-rename@openssh.com", b"hardlink@openssh.com"})
 
 
-def ends(request: Asked) -> tuple[bytes, bytes]:
-    """From where to where a rename leads."""
-    at = 9 if request.kind == "RENAME" else 13 + len(request.kind)
-    at += 4 + len(request.text)
-    (length,) = unpack_from(">I", request.packet, at)
-    return request.text, request.packet[at + 4 : at + 4 + length]
-
-
 def between_file_systems(_number: int, request: Asked) -> int | None:
-    if request.kind not in ("RENAME", "posix-rename@openssh.com"):
+    if request.kind not in ("RENAME", POSIX_RENAME):
         return None
-    source, path = ends(request)
+    source, path = renamed(request)
     return FAILURE if (b"/far/" in source) != (b"/far/" in path) else None
 
 
@@ -69,8 +61,8 @@ def test_into_a_directory_of_somebody_else_nothing_is_sent_twice(tmp_path: Path,
     world.put({"theirs": {what: NOISE if what == "copy" else NOISE[::-1]}})
 
     def theirs(_number: int, request: Asked) -> int | None:
-        renames = request.kind in ("RENAME", "posix-rename@openssh.com")
-        return PERMISSION_DENIED if renames and b"/theirs/" in ends(request)[1] else None
+        renames = request.kind in ("RENAME", POSIX_RENAME)
+        return PERMISSION_DENIED if renames and b"/theirs/" in renamed(request)[1] else None
 
     world.fault = theirs
     report = world.sync()

@@ -178,11 +178,10 @@ def test_what_leaves_names_alone_leaves_the_file_open(there: There, verb: str) -
     assert there.content() == b"onetwo"
 
 
-@pytest.mark.parametrize("verb", ["create", "replace", "rename", "remove", "append"])
-def test_what_changes_names_closes_it_first(there: There, verb: str) -> None:
+def change_of_names(there: There, verb: str) -> Callable[[], object]:
+    """What changes names of own files in this way, with what it needs."""
     remote = there.remote
     (there.directory / ".skynet/old").write_bytes(b"old")
-    there.append(b"one")
     acts: dict[str, Callable[[], object]] = {
         "create": lambda: remote.create(b"lease", b"1"),
         "replace": lambda: remote.replace(b"log", [b"new"]),
@@ -190,7 +189,14 @@ def test_what_changes_names_closes_it_first(there: There, verb: str) -> None:
         "remove": lambda: remote.remove(b"old"),
         "append": lambda: there.append(b"1", b"another"),
     }
-    asked = there.asked(acts[verb])
+    return acts[verb]
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "rename", "remove", "append"])
+def test_what_changes_names_closes_it_first(there: There, verb: str) -> None:
+    act = change_of_names(there, verb)
+    there.append(b"one")
+    asked = there.asked(act)
     assert asked[0] == "CLOSE"
     before = there.content()
     again = FRESH if verb != "append" else ["CLOSE", *FRESH]
@@ -215,19 +221,11 @@ def test_append_that_was_expected_finds_its_file_open(there: There) -> None:
 
 @pytest.mark.parametrize("verb", ["create", "replace", "rename", "remove", "append"])
 def test_file_that_is_being_opened_is_closed_before_names_change(there: There, verb: str) -> None:
-    remote = there.remote
-    (there.directory / ".skynet/old").write_bytes(b"old")
-    acts: dict[str, Callable[[], object]] = {
-        "create": lambda: remote.create(b"lease", b"1"),
-        "replace": lambda: remote.replace(b"log", [b"new"]),
-        "rename": lambda: remote.rename(b"old", b"older"),
-        "remove": lambda: remote.remove(b"old"),
-        "append": lambda: there.append(b"1", b"another"),
-    }
+    act = change_of_names(there, verb)
 
     def expect_and_act() -> None:
-        remote.expect_append(b"log")
-        acts[verb]()
+        there.remote.expect_append(b"log")
+        act()
 
     assert there.asked(expect_and_act)[:2] == ["OPEN", "CLOSE"]
     before = there.content()

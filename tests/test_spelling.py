@@ -28,6 +28,7 @@ from skynet.spelling import confusion, respelled, respellings
 from skynet.stale import expected
 from skynet.tree import DIR, Entry, is_below, join, name, order, parent
 from tests.support.folding import FOLDS, FoldingWorld
+from tests.support.frames import renamed
 from tests.support.world import World
 from tests.support.worlds import content_entry
 from tests.test_moves import DIRECTORY, Life, identity, local_of, sent
@@ -442,15 +443,5 @@ def test_no_name_is_ever_renamed_to_itself(tmp_path: Path, monkeypatch: pytest.M
         world.check()
         for asked in world.asked:
             if "rename" in asked.kind.lower():
-                source, target = paths_of_rename(asked.packet, extended=asked.kind != "RENAME")
+                source, target = renamed(asked)
                 assert folded(source) != folded(target)
-
-
-def paths_of_rename(packet: bytes, *, extended: bool) -> tuple[bytes, bytes]:
-    at, strings = 9, []
-    while at < len(packet):
-        length = int.from_bytes(packet[at : at + 4], "big")
-        strings.append(packet[at + 4 : at + 4 + length])
-        at += 4 + length
-    source, target = strings[extended:]
-    return source, target

@@ -9,13 +9,13 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
 from skynet.errors import RequestError, SkynetError, TargetError
 from skynet.remote.verbs import Stamp
 from skynet.rules import shown
 from skynet.sftp import wire
+from skynet.sftp.channel import SPARE_HANDLES
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
@@ -36,7 +36,6 @@ from skynet.sftp.upload import Placement, publish
 T = TypeVar("T")
 
 BATCH = 8 << 20
-FEW_HANDLES = 4  # what a session leaves beside the files that it transfers (bound_handles)
 FIRST_READS = 4  # in the first batch: most of these files are small
 
 
@@ -44,12 +43,12 @@ class _Kept(NamedTuple):
     """The file that the last append has left open, or that is being opened for the next one."""
 
     name: bytes
-    opening: Future[bytes]
+    opened: Callable[[], bytes]
 
     def handle(self) -> bytes | None:
         """None if it could not be opened: who tries again is told why."""
         try:
-            return self.opening.result()
+            return self.opened()
         except SkynetError:
             return None
 
@@ -111,10 +110,10 @@ class OwnFiles:
         """
         if self._kept is not None and self._kept.name == name:
             return
-        if self._client.capabilities.max_handles > FEW_HANDLES:
+        if self._client.capabilities.max_handles > SPARE_HANDLES:
             self._let_go()
-            opening = self._client.begin(_opened(self._full(name), wire.WRITE_IN_PLACE))
-            self._kept = _Kept(name, opening)
+            opened = self._client.begin(_opened(self._full(name), wire.WRITE_IN_PLACE))
+            self._kept = _Kept(name, opened)
 
     def append(self, name: bytes, offset: int, data: bytes) -> None:
         """Write at the end of a file, which stays open for the next append.
@@ -127,9 +126,8 @@ class OwnFiles:
             self._let_go()
         kept, self._kept = self._kept, None  # so that nothing is kept after an error
         writing = _append(self._writing(name, offset, data), kept.handle() if kept else None)
-        opened: Future[bytes] = Future()
-        opened.set_result(self._call("write", name, writing))
-        self._kept = _Kept(name, opened)
+        handle = self._call("write", name, writing)
+        self._kept = _Kept(name, lambda: handle)
 
     def create(self, name: bytes, data: bytes) -> Stamp | None:
         """Make a file that does not exist yet; None if it does."""

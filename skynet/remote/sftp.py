@@ -138,7 +138,7 @@ class SftpRemote(OwnFiles):
 
     def kinds(self, paths: Sequence[bytes]) -> Callable[[], list[Kind | None]]:
         """Ask what is at each path."""
-        return self._client.begin(_kinds([self._places.full(path) for path in paths])).result
+        return self._client.begin(_kinds([self._places.full(path) for path in paths]))
 
     def expect(self, operations: int) -> None:
         """Open the channels that so many operations are worth."""
@@ -206,7 +206,7 @@ class SftpRemote(OwnFiles):
         found = self._client.begin(_names(trash))
 
         def remove() -> None:
-            for name, is_dir in found.result():
+            for name, is_dir in found():
                 if is_dir and name < before:
                     self._client.call(_remove_tree(join(trash, name)))
 

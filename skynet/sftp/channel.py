@@ -27,6 +27,7 @@ from skynet.sftp.wire import Request
 
 WINDOW = 512  # conversations under way on a channel
 START_AT_ONCE = 16  # conversations a sender starts before it sends, so that others get theirs
+SPARE_HANDLES = 4  # left beside the files that are transferred
 OUTGOING_LIMIT = 4 << 20  # bytes waiting to be sent beyond which no conversation is started
 RECEIVE = 256 * 1024
 LAST_REQUEST_ID = 0xFFFF_0000  # ids are 32 bits wide; a channel this old is given up
@@ -92,7 +93,7 @@ class Session:
     def bound_handles(self, max_handles: int) -> None:
         """Keep the files open at once below `max_handles` (0: not known)."""
         if max_handles:
-            self._window.narrow(max_handles - 4)
+            self._window.narrow(max_handles - SPARE_HANDLES)
 
     def start(self, name: str) -> None:
         """Begin to take work."""

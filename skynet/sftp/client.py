@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from time import monotonic
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -132,22 +131,13 @@ class Client:
 
     def call_pinned(self, conversation: Conversation[T]) -> T:
         """As `call`, always on one and the same channel, where a handle stays good."""
+        return self.begin(conversation)()
+
+    def begin(self, conversation: Conversation[T]) -> Callable[[], T]:
+        """Begin what `call_pinned` waits for. What is returned waits for it, each time."""
         answer: _Answer[T] = _Answer()
         self.pin(conversation, answer.set)
-        return answer.get()
-
-    def begin(self, conversation: Conversation[T]) -> Future[T]:
-        """Begin what `call_pinned` waits for; who wants its result waits, or gets its error."""
-        answer: Future[T] = Future()
-
-        def done(result: T | None, error: BaseException | None) -> None:
-            if error is None:
-                answer.set_result(cast("T", result))
-            else:
-                answer.set_exception(error)
-
-        self.pin(conversation, done)
-        return answer
+        return answer.get
 
     def pin(
         self, conversation: Conversation[T], done: Callable[[T | None, BaseException | None], None]

@@ -33,6 +33,9 @@ class Act(Enum):
 Fault = Callable[[int, Asked], "Act | int | None"]  # an int is the status that is answered
 
 
+POSIX_RENAME = "posix-rename@openssh.com"
+
+
 def no_fault(number: int, request: Asked) -> None:
     """Everything goes through."""
 

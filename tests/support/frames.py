@@ -80,6 +80,13 @@ def written(request: Asked) -> tuple[int, bytes]:
     return unpack_from(">Q", request.packet, at)[0], _string(request.packet, at + 8)[0]
 
 
+def renamed(request: Asked) -> tuple[bytes, bytes]:
+    """(source, path) of a rename, RENAME or of an extension."""
+    at = 9 if request.kind == "RENAME" else 13 + len(request.kind)
+    source, at = _string(request.packet, at)
+    return source, _string(request.packet, at)[0]
+
+
 def reply_id(packet: bytes) -> int:
     """The request that a reply answers; `packet` has its length field."""
     return int(unpack_from(">I", packet, 5)[0])
