@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from skynet.remote import Facts, Listed
-from skynet.scan import fields
+from skynet.scan import all_fields
 from skynet.tree import FILE, LINK, SECOND, Entry, order, wire_time
 
 NOT_LISTED = Listed(b"", {}, frozenset(), None)
@@ -43,21 +43,29 @@ def actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | No
     return synced
 
 
-def is_listed_as(known: bytes, seen: Entry | None, facts: Facts) -> bool:
-    """Whether the remote lists what a local file of this identity becomes there.
+def listed_otherwise(
+    here: Mapping[bytes, bytes], seen: Mapping[bytes, Entry], facts: Facts
+) -> list[bytes]:
+    """The names for which the remote does not list what the local file becomes there.
 
-    The cheap answer to what `_actual` tells of the entry that was made from the file; False also
-    for links, whose target must be known, where the platform has no modes, and for times that
-    SFTP cannot carry.
+    here: name to identity. The cheap answer to what `actual` tells of the entry that was made from
+    the file. Named are also links, whose target must be known, all files where the platform has
+    no modes, and times that SFTP cannot carry.
     """
-    if seen is None or seen.kind != FILE:
-        return False
-    mtime_ns, _, size, _, mode = fields(known)
-    return (
-        seen.size == size
-        and (seen.mode == mode & 0o7777 or not facts.keeps_modes)
-        and (0 <= mtime_ns - seen.mtime_ns < SECOND or not facts.keeps_times)
-    )
+    differing = []
+    any_mode, any_time = not facts.keeps_modes, not facts.keeps_times
+    # One pass without a call for each name, since these are nearly all files there are.
+    for name, (mtime_ns, _, size, _, mode) in zip(here, all_fields(here.values()), strict=True):
+        entry = seen.get(name)
+        if not (
+            entry is not None
+            and entry.kind == FILE
+            and entry.size == size
+            and (entry.mode == mode & 0o7777 or any_mode)
+            and (0 <= mtime_ns - entry.mtime_ns < SECOND or any_time)
+        ):
+            differing.append(name)
+    return differing
 
 
 def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:

@@ -34,6 +34,7 @@ UNREAD = b"!"
 MAX_IGNORE_FILE = 1 << 20
 _HASH_CHUNK = 1 << 20
 _IDENTITY = struct.Struct("<qqqQI")
+_Fields = tuple[int, int, int, int, int]
 _MODES = tuple(range(0o10000))  # one object for each, which a million entries share
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: LINK}
 _MOUNT_POINT_TAG = 0xA0000003  # a Windows junction, which could lead anywhere
@@ -85,9 +86,14 @@ def identity(status: os.stat_result) -> bytes:
     )
 
 
-def fields(known: bytes) -> tuple[int, int, int, int, int]:
+def fields(known: bytes) -> _Fields:
     """What an identity is made of: modification and change time in ns, size, inode, st_mode."""
     return _IDENTITY.unpack(known)
+
+
+def all_fields(known: Iterable[bytes]) -> Iterator[_Fields]:
+    """The fields of identities as they are in a Listing, one after the other."""
+    return _IDENTITY.iter_unpack(b"".join(known))
 
 
 def standing(known: bytes) -> bytes:
@@ -108,9 +114,10 @@ def settled(known: bytes, now_ns: int) -> bytes:
 
 def kind_of(status: os.stat_result) -> Kind | None:
     """The kind of entry, None for devices, pipes, sockets and junctions."""
-    if getattr(status, "st_reparse_tag", 0) == _MOUNT_POINT_TAG:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind == DIR and getattr(status, "st_reparse_tag", 0) == _MOUNT_POINT_TAG:
         return None
-    return _KINDS.get(stat.S_IFMT(status.st_mode))
+    return kind
 
 
 def kind_in(known: bytes) -> Kind:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from skynet.audit import NOT_LISTED, Audit, actual, is_listed_as
+from skynet.audit import NOT_LISTED, Audit, actual, listed_otherwise
 from skynet.claims import NOTHING_CLAIMED, Claimed
 from skynet.errors import Problem
 from skynet.findings import IDENTITY_SIZE, Finding
@@ -196,14 +196,11 @@ class _Walk:
         stats = self._index.stats(place.path) if place.synced else {}
         if place.whole:
             names = list(here)
-        elif self._audit is None:
-            names = [name for name, known in here.items() if stats.get(name) != known]
         else:
-            names = [
-                name
-                for name, known in here.items()
-                if stats.get(name) != known or not is_listed_as(known, seen.get(name), facts)
-            ]
+            is_same = here == stats  # mostly, and soon known
+            names = [] if is_same else [n for n, known in here.items() if stats.get(n) != known]
+            if self._audit is not None:
+                names += listed_otherwise(here, seen, facts)
         names += (stats.keys() | seen.keys()) - here.keys()
         return names
 

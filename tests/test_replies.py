@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skynet.errors import ProtocolError, RequestError
 from skynet.sftp import replies
-from skynet.sftp.replies import Data, Extended, Handle, Name, Names, Packets, Reply, Status
+from skynet.sftp.replies import Data, Extended, Handle, Names, Packets, Reply, Status
 from skynet.sftp.wire import Attrs, string
 from tests.support import frames
 
@@ -42,7 +42,7 @@ def test_every_reply_is_read_with_its_id() -> None:
         Status(replies.OK, b""),
         Handle(b"\0\0\0\x01"),
         Data(b"content" * 9),
-        Names([Name(name, attrs) for name, attrs in LISTING]),
+        Names(LISTING),
         USUAL,
         Extended(pack(">QQQQ", 1, 2, 3, 4)),
     ]
@@ -55,7 +55,7 @@ def test_names_with_owners_are_read_fast_and_slow_alike() -> None:
     body = b"".join(string(n) + string(b"-rw-") + a for n, a in [(b"a", usual), (b"b", extended)])
     packet = pack(">BII", frames.NAME, 9, 2) + body
     assert replies.parse_reply(packet)[1] == Names(
-        [Name(b"a", Attrs(12, 0o100644, 5, 6)), Name(b"b", Attrs(12, 0o100600))]
+        [(b"a", Attrs(12, 0o100644, 5, 6)), (b"b", Attrs(12, 0o100600))]
     )
 
 

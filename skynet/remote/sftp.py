@@ -238,12 +238,13 @@ class SftpRemote(OwnFiles):
             return path.rstrip(b"/") or b"/"
         (reply,) = self._client.call(_ask([wire.realpath(b".")]))
         names = expect_names(reply)
-        if not names or not names[0].name.startswith(b"/"):
+        home = names[0][0] if names else b""
+        if not home.startswith(b"/"):
             raise TargetError(
                 "The server does not say where the home directory is. "
                 "Write the target as an absolute path: sftp://HOST/PATH."
             )
-        return join(names[0].name.rstrip(b"/"), path.removeprefix(b"~").strip(b"/")).rstrip(b"/")
+        return join(home.rstrip(b"/"), path.removeprefix(b"~").strip(b"/")).rstrip(b"/")
 
     def _refuse_target(self, reply: object) -> None:
         if isinstance(reply, wire.Attrs):
@@ -340,9 +341,9 @@ def _names(directory: bytes) -> Conversation[list[tuple[bytes, bool]]]:
         names = expect_names(reply)
         if not names:
             break
-        found += [(n.name, is_directory(n.attrs)) for n in names if n.name not in (b".", b"..")]
+        found += [(name, is_directory(attrs)) for name, attrs in names]
     yield [wire.close(handle)]
-    return [(name, is_dir) for name, is_dir in found if b"/" not in name]
+    return [each for each in found if b"/" not in each[0] and each[0] not in (b".", b"..")]
 
 
 def _ended(_result: None, _error: BaseException | None) -> None:

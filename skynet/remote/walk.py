@@ -10,7 +10,7 @@ not yet handed out, which are all the directories of one parent if it has that m
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import heappop, heappush
 from queue import SimpleQueue
 
@@ -170,18 +170,30 @@ def _expect_empty(full: bytes) -> Conversation[None]:
 
 
 def _understand(
-    names: list[replies.Name], children: dict[bytes, Entry], unknown: set[bytes]
+    names: list[replies.Named], children: dict[bytes, Entry], unknown: set[bytes]
 ) -> None:
-    for name, attrs in names:
-        if name in (b".", b".."):
-            continue
-        if not _is_possible(name) or name in children or name in unknown:
-            raise ProtocolError(f"The server lists an impossible name: {name[:80]!r}.")
+    found = dict(names)
+    is_new = found.keys().isdisjoint(children) and found.keys().isdisjoint(unknown)
+    if len(found) < len(names) or not is_new:
+        raise ProtocolError("The server lists a name twice in one directory.")
+    found.pop(b".", None)
+    found.pop(b"..", None)
+    _expect_possible(found)
+    for name, attrs in found.items():
         entry = entry_of(attrs)
         if entry is None:
             unknown.add(name)
         else:
             children[name] = entry
+
+
+def _expect_possible(names: Collection[bytes]) -> None:
+    """ProtocolError for a name that no directory has; all at once, since names are many."""
+    together, lengths = b"/".join(names), {*map(len, names)}
+    has_others = b"\0" in together or together.count(b"/") >= len(names)
+    if names and (has_others or min(lengths) == 0 or max(lengths) > MAX_NAME):
+        name = next(name for name in names if not _is_possible(name))
+        raise ProtocolError(f"The server lists an impossible name: {name[:80]!r}.")
 
 
 def _is_possible(name: bytes) -> bool:
@@ -196,7 +208,7 @@ def _read_links(
         answers = yield [wire.readlink(_below(full, name)) for name in links]
         for name, answer in zip(links, answers, strict=True):
             if isinstance(answer, replies.Names) and answer.names:
-                children[name] = Entry(LINK, link=answer.names[0].name)
+                children[name] = Entry(LINK, link=answer.names[0][0])
             else:  # gone meanwhile, or a server that does not tell
                 del children[name]
                 unknown.add(name)
@@ -208,10 +220,8 @@ def entry_of(attrs: wire.Attrs) -> Entry | None:
     if mode is None:
         return None
     kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind == FILE and size is not None and mtime is not None:
+        return Entry(FILE, size, mtime * SECOND, stat.S_IMODE(mode))
     if kind == DIR:
         return Entry(DIR, mode=stat.S_IMODE(mode))
-    if kind == LINK:
-        return Entry(LINK)
-    if kind is None or size is None or mtime is None:
-        return None
-    return Entry(FILE, size, mtime * SECOND, stat.S_IMODE(mode))
+    return Entry(LINK) if kind == LINK else None

@@ -32,6 +32,8 @@ STATUS_CODES = {
     UNSUPPORTED: "unsupported",
 }
 
+Named = tuple[bytes, Attrs]
+
 _INT = Struct(">I")
 
 
@@ -54,17 +56,10 @@ class Data(NamedTuple):
     data: bytes
 
 
-class Name(NamedTuple):
-    """One name of a listing, as the server spelt it."""
-
-    name: bytes
-    attrs: Attrs
-
-
 class Names(NamedTuple):
-    """Part of a listing, or the answer to REALPATH and READLINK."""
+    """Part of a listing, or the answer to REALPATH and READLINK: names as the server spelt them."""
 
-    names: list[Name]
+    names: list[Named]
 
 
 class Extended(NamedTuple):
@@ -158,7 +153,7 @@ _USUAL_ATTRS = Struct(">IQIIIII")
 
 def _names(packet: bytes) -> Names:
     (count,) = _unpack(">I", packet, 5)
-    offset, names = 9, []
+    offset, names = 9, list[Named]()
     number_at, usual_at, make = _INT.unpack_from, _USUAL_ATTRS.unpack_from, tuple.__new__
     try:
         for _ in range(count):
@@ -172,7 +167,7 @@ def _names(packet: bytes) -> Names:
                 offset += 32
             else:
                 attrs, offset = _attrs(packet, offset)
-            names.append(make(Name, (packet[start:end], attrs)))
+            names.append((packet[start:end], attrs))
     except error:
         return _unusual_names(packet, count)
     return Names(names)
@@ -185,7 +180,7 @@ def _unusual_names(packet: bytes, count: int) -> Names:
         text, offset = _string(packet, offset)
         _, offset = _string(packet, offset)
         attrs, offset = _attrs(packet, offset)
-        names.append(Name(text, attrs))
+        names.append((text, attrs))
     return Names(names)
 
 
@@ -268,7 +263,7 @@ def expect_data(reply: Reply) -> bytes:
     raise _unexpected(reply)
 
 
-def expect_names(reply: Reply) -> list[Name]:
+def expect_names(reply: Reply) -> list[Named]:
     """The names of a Names reply; none at the end of a listing."""
     if isinstance(reply, Names):
         return reply.names
