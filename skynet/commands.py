@@ -1,34 +1,30 @@
-"""What the commands do: read the options, call a room, show the result, give the exit code."""
+"""What the commands do: read the options, call a room, show the result, give the exit code.
+
+What a cycle needs is loaded while the server is connected, so nothing here may load it before.
+"""
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skynet.config import Login, Mirror, Options, check, describe_keys, load_mirrors, state_base
 from skynet.console import Face
-from skynet.cycle import Report, Request
+from skynet.cycle import Request
 from skynet.errors import ExitCode, HostKeyError, SkynetError, UsageError
-from skynet.outline import plan_lines
-from skynet.planfile import expect_place, read, write
-from skynet.reconcile import run_cycle
-from skynet.render import (
-    Calls,
-    failure_json,
-    headline,
-    report_json,
-    report_lines,
-    saved_lines,
-    settings_text,
-)
 from skynet.serve import ServeOptions
 from skynet.target import parse_server
-from skynet.wiring import connector, endpoint, serve_options, surroundings
+from skynet.wiring import connector, endpoint, serve_options
+
+if TYPE_CHECKING:
+    from skynet.remote import Remote
 
 __all__ = [
     "Face",
@@ -45,7 +41,6 @@ __all__ = [
 ]
 
 SETTINGS = "settings"  # the guide that is made from the table of keys
-EXIT_CODES = {"problems": ExitCode.PROBLEMS, "held": ExitCode.HELD}  # of a report's outcome
 
 
 def sync(options: Options, request: Request, face: Face, *, saved: Path | None = None) -> int:
@@ -103,6 +98,8 @@ def guide(name: str, face: Face) -> int:
     if not name:
         sys.stdout.write("\n".join(guides) + "\n")
     elif name == SETTINGS:
+        from skynet.render import settings_text
+
         sys.stdout.write(settings_text(describe_keys()))
     elif name in guides:
         sys.stdout.write((shelf / f"{name}.md").read_text(encoding="utf-8"))
@@ -123,6 +120,8 @@ def _run_mirrors(options: Options, request: Request, face: Face, file: Path | No
     code = ExitCode.IN_SYNC
     for mirror in mirrors:
         if len(mirrors) > 1:
+            from skynet.render import headline
+
             face.say([headline(mirror.name)])
         code = max(code, _run_mirror(mirror, options, request, face, file))
         if code == ExitCode.INTERRUPTED:
@@ -137,6 +136,8 @@ def _with_plan_file(request: Request, file: Path, mirrors: Sequence[Mirror]) -> 
             f"A saved plan is of one mirror, and these are {len(mirrors)}: name one of them, and "
             "a file of its own for each."
         )
+    from skynet.planfile import expect_place, read
+
     if not request.dry_run:
         return replace(request, saved=read(file))
     expect_place(file)
@@ -165,11 +166,13 @@ def _run_mirror(
     begun = time.monotonic()
     try:
         check(mirror)
-        with face.watch(mirror.name) as watching:
-            connect = connector(mirror, face, os.environ, watching)
-            report = run_cycle(mirror, connect, request, surroundings(watching))
-        if file is not None and report.saved is not None:
-            write(file, report.saved)
+        with (
+            face.watch(mirror.name) as watching,
+            early(connector(mirror, face, os.environ, watching), face) as connect,
+        ):
+            from skynet import commands_cycle
+
+            report = commands_cycle.run(mirror, connect, request, watching, file)
     except KeyboardInterrupt:
         words = "interrupted; what was finished is recorded. Run skynet again for the rest."
         _tell(mirror.name, SkynetError(words, "interrupted"), time.monotonic() - begun, face)
@@ -177,71 +180,43 @@ def _run_mirror(
     except SkynetError as error:
         _tell(mirror.name, error, time.monotonic() - begun, face)
         return error.exit_code
-    seconds = time.monotonic() - begun
-    if face.as_json:
-        face.print_json(report_json(mirror.name, report, seconds, ops=request.dry_run))
-    else:
-        calls = calls_of(mirror, options, request, file)
-        _show(report, request, seconds, calls, face)
-        if report.saved is not None:
-            face.say(saved_lines(report, str(file), calls))
-    return EXIT_CODES.get(report.outcome, ExitCode.IN_SYNC)
+    calls = commands_cycle.calls_of(mirror, options, request, file)
+    return commands_cycle.tell(
+        mirror.name, report, request, time.monotonic() - begun, calls, face, file
+    )
 
 
-def calls_of(mirror: Mirror, options: Options, request: Request, file: Path | None) -> Calls:
-    """The words, quoted for a shell, that make the same request of this mirror again.
+@contextmanager
+def early(connect: Callable[[], Remote], face: Face) -> Iterator[Callable[[], Remote]]:
+    """Connect now, and load what a cycle needs meanwhile: the server is what is waited for.
 
-    file: of a saved plan, which was shown just now, and says itself how it was made.
+    What is yielded gives that connection to who asks first, and then new ones.
     """
-    words = _words_for(mirror, options)
-    limit = [] if options.bwlimit is None else ["--bwlimit", options.bwlimit]
-    if file is not None:
-        return Calls("", shlex.join([*words, *limit, "--plan", str(file)]))
-    if request.adopt != "stat":
-        words += ["--adopt", request.adopt]
-    if not request.audit:
-        words.append("--no-audit")
-    return Calls(shlex.join(words), shlex.join([*words, *limit]))
+    loading = threading.Thread(target=_load, args=(face,), name="load", daemon=True)
+    loading.start()
+    try:
+        made = [connect()]
+    finally:
+        loading.join()  # of what is on the disk, so there is an end; and no two threads import
+    try:
+        yield lambda: made.pop() if made else connect()
+    finally:
+        for remote in made:
+            remote.close()
 
 
-def _words_for(mirror: Mirror, options: Options) -> list[str]:
-    given = {
-        "--config": options.config,
-        "--source": options.source,
-        "--target": options.target,
-        "--identity": options.identity,
-        "--known-hosts": options.known_hosts,
-        "--state-dir": options.state_dir,
-    }
-    words = [] if options.source else [mirror.name]
-    for option, value in given.items():
-        if value is not None:
-            words += [option, str(value)]
-    if options.complete_sync is not None:
-        words.append("--complete-sync" if options.complete_sync else "--no-complete-sync")
-    return words
+def _load(face: Face) -> None:
+    from skynet import commands_cycle as commands_cycle
+
+    face.get_ready()
 
 
 def _tell(mirror: str, error: SkynetError, seconds: float, face: Face) -> None:
     if face.as_json:
+        from skynet.render import failure_json
+
         face.print_json(failure_json(mirror, error, seconds))
     face.error(f"{mirror}: {error}" if mirror else str(error))
-
-
-def _show(report: Report, request: Request, seconds: float, calls: Calls, face: Face) -> None:
-    if request.dry_run or report.outcome == "held" or face.verbose:
-        face.say(plan_lines(report, everything=face.verbose))
-    lines = report_lines(
-        report,
-        seconds,
-        everything=face.verbose,
-        calls=calls,
-        of_saved=request.saved is not None,
-    )
-    if report.outcome in ("problems", "held"):
-        face.insist(lines)
-    else:
-        face.say(lines)
 
 
 def _expect_agreement(shown: str, expected: str, face: Face) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from skynet import history
-from skynet.commands import calls_of
+from skynet.commands_cycle import calls_of
 from skynet.config import Mirror, Options, load_mirrors
 from skynet.console import Face
 from skynet.control import Command, Verb, ask, look

@@ -16,7 +16,6 @@ from skynet.errors import ExitCode, SkynetError
 from skynet.markup import escape
 from skynet.monitor import Connected, Event, Notice, Stage
 from skynet.monitor import Progress as Moved
-from skynet.outline import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +44,11 @@ class Face:
     @cached_property
     def _err(self) -> Console:
         return _console(on_stderr=True)
+
+    def get_ready(self) -> None:
+        """Load what a report is shown with, which else is done when there is one."""
+        if not self._quiet:
+            _ = self._out
 
     def say(self, lines: Iterable[str]) -> None:
         """Lines of a report, in rich markup."""
@@ -93,7 +97,11 @@ class Face:
     @contextmanager
     def watch(self, name: str) -> Iterator[Watching]:
         """A monitor that shows what happens to one mirror."""
-        with Watching(name, lambda: self._err, quiet=self._quiet, verbose=self.verbose) as watching:
+        # Asked of the file first, since a console is slow to load and may never be needed.
+        has_bar = not self._quiet and sys.stderr.isatty() and _is_live(self._err)
+        with Watching(
+            name, lambda: self._err, has_bar=has_bar, quiet=self._quiet, verbose=self.verbose
+        ) as watching:
             self._watching = watching
             try:
                 yield watching
@@ -146,13 +154,19 @@ class Face:
 
 
 class Watching:
-    """Shows events: a live bar on a terminal, a line now and then elsewhere. A context manager.
+    """Shows events: in a live bar, or in a line now and then. A context manager.
 
     console: to be asked for when there is something to show.
     """
 
     def __init__(
-        self, name: str, console: Callable[[], Console], *, quiet: bool, verbose: bool
+        self,
+        name: str,
+        console: Callable[[], Console],
+        *,
+        has_bar: bool,
+        quiet: bool,
+        verbose: bool,
     ) -> None:
         self._name = name
         self._console = console
@@ -161,7 +175,7 @@ class Watching:
         self._spoken_at = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if not quiet and _is_live(console()):
+        if has_bar:
             self._bar = _make_bar(console())
 
     def __enter__(self) -> Watching:
@@ -214,6 +228,8 @@ class Watching:
     def _speak(self, event: Moved) -> None:
         now = time.monotonic()
         if now - self._spoken_at >= PLAIN_SECONDS:
+            from skynet.outline import size  # loaded while the server is waited for
+
             self._spoken_at = now
             self._console().print(
                 f"{escape(self._name)}: {event.done} of {event.total} operations, "

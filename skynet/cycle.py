@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from skynet.errors import Problem
-from skynet.guard import Hazard
-from skynet.monitor import Monitor
-from skynet.ops import Plan
-from skynet.preview import Weight
-from skynet.saved import SavedPlan
+if TYPE_CHECKING:  # a command makes a Request before it loads what a cycle needs
+    from skynet.errors import Problem
+    from skynet.guard import Hazard
+    from skynet.monitor import Monitor
+    from skynet.ops import Plan
+    from skynet.preview import Weight
+    from skynet.saved import SavedPlan
 
 Outcomes = Literal["in-sync", "changed", "planned", "problems", "held"]
 

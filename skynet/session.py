@@ -146,7 +146,6 @@ def opened(
     tokens: of the leases that earlier sessions of this process had there, as Lease wants them; it
     gets that of this one.
     """
-    around.monitor(Stage("connecting"))
     remote = connect()
     try:
         session = Session(mirror, root, memory, remote, around, {} if tokens is None else tokens)

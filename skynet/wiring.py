@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING
 from skynet.bandwidth import Bandwidth
 from skynet.config import Login, Mirror, Target
 from skynet.cycle import Surroundings
-from skynet.lease import pid_space
-from skynet.monitor import Connected, Monitor
+from skynet.monitor import Connected, Monitor, Stage
 from skynet.processors import Processors
-from skynet.remote import Remote, SftpRemote
 from skynet.serve import ServeOptions
-from skynet.sftp.client import Client
-from skynet.sftp.pace import Pace
 from skynet.state import make_private
 
 if TYPE_CHECKING:
+    from skynet.remote import Remote
     from skynet.sftp.credentials import Prompter
     from skynet.sftp.endpoint import Endpoint
+    from skynet.sftp.pace import Pace
 
 
 def surroundings(monitor: Monitor) -> Surroundings:
     """The real clocks and randomness, and what this machine is called."""
+    from skynet.lease import pid_space
+
     return Surroundings(
         clock=_awake_or_asleep,
         sleep=time.sleep,
@@ -72,13 +72,19 @@ def endpoint(target: Target, login: Login) -> Endpoint:
 def connector(
     mirror: Mirror, prompter: Prompter, environ: Mapping[str, str], monitor: Monitor
 ) -> Callable[[], Remote]:
-    """What connects to a mirror's target; the SSH library is loaded when it is called."""
+    """What connects to a mirror's target.
+
+    The SSH library is loaded now, and what is built on a connection when there is one.
+    """
+    from skynet.sftp.connect import connect as dial
 
     def connect() -> Remote:
-        from skynet.sftp.connect import connect as dial
-
+        monitor(Stage("connecting"))
         connection = dial(endpoint(mirror.target, mirror.login), prompter=prompter, environ=environ)
         monitor(Connected(f"{connection.description} ({connection.server_version})"))
+        from skynet.remote import SftpRemote
+        from skynet.sftp.client import Client
+
         client = Client(
             connection,
             channels=mirror.channels,
@@ -99,6 +105,7 @@ def _pace(bwlimit: Bandwidth) -> Pace | None:
     """
     if not bwlimit.is_limited:
         return None
+    from skynet.sftp.pace import Pace
 
     def rate() -> int | None:
         now = time.localtime()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from skynet import wiring
 from skynet.bandwidth import FORM, SLOWEST, UNLIMITED, Bandwidth, parse_bandwidth
-from skynet.commands import Request, calls_of
+from skynet.commands import Request
+from skynet.commands_cycle import calls_of
 from skynet.config import Mirror, Options, load_mirrors, parse_target
 from skynet.errors import ConfigError
 from skynet.guard import Hazard
@@ -201,9 +202,9 @@ def paces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], li
         seen.append(pace)
 
     monkeypatch.setattr("skynet.sftp.connect.connect", lambda *_, **__: Answering())
-    monkeypatch.setattr(wiring, "Client", client)
-    monkeypatch.setattr(wiring, "Pace", lambda rate: rate)
-    monkeypatch.setattr(wiring, "SftpRemote", lambda *_, **__: None)
+    monkeypatch.setattr("skynet.sftp.client.Client", client)
+    monkeypatch.setattr("skynet.sftp.pace.Pace", lambda rate: rate)
+    monkeypatch.setattr("skynet.remote.SftpRemote", lambda *_, **__: None)
 
     def run(bwlimit: str) -> list[Any]:
         options = Options(source=tmp_path, target=TARGET, bwlimit=bwlimit)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from skynet import commands
+from skynet import commands, commands_cycle
 from skynet.commands import Face, Options, Request
 from skynet.config import describe_keys, load_mirrors
-from skynet.errors import ExitCode
+from skynet.errors import ExitCode, OwnedError
 from tests.support.command import Result, serving, skynet
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="ends a server with a signal")
@@ -100,12 +102,12 @@ def test_suggested_commands_ask_for_the_same(work: Path) -> None:
         *("--known-hosts", "hosts", "--no-complete-sync"),
     ]
     request = Request(audit=False, adopt="content")
-    calls = commands.calls_of(mirror, options, request, None)
+    calls = commands_cycle.calls_of(mirror, options, request, None)
     assert shlex.split(calls.plan) == [*both, "--adopt", "content", "--no-audit"]
     assert calls.sync == calls.plan
     limited = replace(options, bwlimit="2M")
-    assert commands.calls_of(mirror, limited, request, None).plan == calls.plan
-    saved = commands.calls_of(mirror, limited, request, Path("my plan"))
+    assert commands_cycle.calls_of(mirror, limited, request, None).plan == calls.plan
+    saved = commands_cycle.calls_of(mirror, limited, request, Path("my plan"))
     assert shlex.split(saved.sync) == [*both, "--bwlimit", "2M", "--plan", "my plan"]
     assert saved.plan == ""
 
@@ -188,3 +190,46 @@ def test_the_settings_guide_tells_every_key(capsys: pytest.CaptureFixture[str]) 
     told = capsys.readouterr().out
     for name, meaning, default in describe_keys():
         assert f"- `{name}` ({default})\n  {meaning}\n" in told
+
+
+# A connection that is made early ------------------------------------------------------------------
+
+
+class Made:
+    """Stands for a remote; `close` is all that is asked of it."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_connection_is_made_at_once_and_later_ones_when_asked_for() -> None:
+    made: list[Made] = []
+
+    def connect() -> Made:
+        made.append(Made())
+        return made[-1]
+
+    with commands.early(connect, Face(quiet=True)) as ask:  # type: ignore[arg-type]
+        assert len(made) == 1
+        assert [id(ask()) for _ in range(2)] == list(map(id, made))
+    assert not any(each.is_closed for each in made)  # that is for whoever asked
+
+
+def test_an_early_connection_that_nobody_asks_for_is_closed() -> None:
+    made = Made()
+    with pytest.raises(OwnedError), commands.early(lambda: made, Face(quiet=True)):  # type: ignore[arg-type,return-value]
+        raise OwnedError("Another one is at work here.")
+    assert made.is_closed
+
+
+def test_only_what_connecting_needs_is_loaded_before_it() -> None:
+    program = (
+        "import sys; from skynet import commands, wiring; from skynet.sftp import connect\n"
+        "late = {'msgspec', 'rich', 'sqlite3', 'skynet.remote', 'skynet.reconcile'}\n"
+        "print(*sorted(late & sys.modules.keys()))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ran.stdout.split() == []

@@ -124,16 +124,24 @@ XTERM = {"TERM": "xterm"}  # whatever terminal the tests run on
 def test_progress_is_a_bar_on_a_terminal() -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100, emoji=False, _environ=XTERM)
-    with Watching("[red] :warning:", lambda: terminal, quiet=False, verbose=False) as watching:
+    watching = Watching(
+        "[red] :warning:", lambda: terminal, has_bar=True, quiet=False, verbose=False
+    )
+    with watching:
         watching(Stage("connecting"))
         watching(Progress(3, 9, 3000, 5_000_000))
     assert "[red] :warning:: 3 of 9" in screen.getvalue()
 
 
-def test_there_is_no_bar_when_quiet() -> None:
+@pytest.mark.parametrize("quiet", [False, True])
+def test_there_is_no_bar_without_a_terminal_or_when_quiet(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=100, _environ=XTERM)
-    with Watching("photos", lambda: terminal, quiet=True, verbose=False) as watching:
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(screen, "isatty", lambda: quiet)
+    with Face(quiet=quiet).watch("photos") as watching:
         watching(Progress(3, 9, 3000, 5_000_000))
     assert screen.getvalue() == ""
 

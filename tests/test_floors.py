@@ -24,6 +24,7 @@ HOUSE = """
     commands_keep
     commands_daemon | cli_options
     commands | commands_service
+    commands_cycle
     console
     render | render_status | keeping
     daemon | wiring
