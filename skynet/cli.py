@@ -210,8 +210,9 @@ def serve(
     To try skynet, or for a small network.
     """
     from skynet import commands
+    from skynet.serve import ServeOptions
 
-    options = commands.ServeOptions(directory, Path(), host, port, user, authorized_keys)
+    options = ServeOptions(directory, Path(), host, port, user, authorized_keys)
     face = commands.Face(as_json=as_json)
     raise typer.Exit(commands.serve(options, password_file, state_dir, face))
 

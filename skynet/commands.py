@@ -19,18 +19,17 @@ from skynet.config import Login, Mirror, Options, check, describe_keys, load_mir
 from skynet.console import Face
 from skynet.cycle import Request
 from skynet.errors import ExitCode, HostKeyError, SkynetError, UsageError
-from skynet.serve import ServeOptions
 from skynet.target import parse_server
 from skynet.wiring import connector, endpoint, serve_options
 
 if TYPE_CHECKING:
     from skynet.remote import Remote
+    from skynet.serve import ServeOptions
 
 __all__ = [
     "Face",
     "Options",
     "Request",
-    "ServeOptions",
     "guide",
     "plan",
     "refuse_beside_plan",

@@ -16,11 +16,11 @@ from skynet.config import Login, Mirror, Target
 from skynet.cycle import Surroundings
 from skynet.monitor import Connected, Monitor, Stage
 from skynet.processors import Processors
-from skynet.serve import ServeOptions
 from skynet.state import make_private
 
 if TYPE_CHECKING:
     from skynet.remote import Remote
+    from skynet.serve import ServeOptions
     from skynet.sftp.credentials import Prompter
     from skynet.sftp.endpoint import Endpoint
     from skynet.sftp.pace import Pace
