@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 from skynet.apply import Addition, Applied, More, apply
 from skynet.contents import deltas_of
-from skynet.errors import OwnedError, Problem
+from skynet.errors import OwnedError, Problem, TargetError
 from skynet.findings import is_unread
 from skynet.index import STAT_UNKNOWN
 from skynet.lease import LEASE
-from skynet.monitor import Stage
+from skynet.monitor import Notice, Stage
 from skynet.ops import (
     REMOVALS,
     Mkdir,
@@ -232,7 +232,10 @@ class Execution:
 
         def empty() -> None:
             self._lease.beat()
-            remove()
+            try:
+                remove()
+            except TargetError as error:  # all is done, and what is too old does no harm
+                self._session.around.monitor(Notice("old-trash-stays", f"Old trash stays: {error}"))
             self._session.memory.trashed.expire(before)
 
         return empty

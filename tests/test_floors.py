@@ -78,7 +78,7 @@ SFTP = """
 REMOTE = """
     __init__
     sftp
-    carry | own | walk | turnstile
+    carry | own | walk | removal | turnstile
     copies
     send
     places

@@ -16,6 +16,7 @@ from skynet.remote.carry import Carrier
 from skynet.remote.copies import Copies
 from skynet.remote.own import OwnFiles, read_file
 from skynet.remote.places import Places, is_directory
+from skynet.remote.removal import empty, names_in, remove_each, remove_trees
 from skynet.remote.send import Opener, Sender
 from skynet.remote.turnstile import Turnstile
 from skynet.remote.verbs import OWN, TEMPS, TRASH, Facts, Intent, Listed, Outcome, Site, Trash
@@ -34,7 +35,7 @@ from skynet.sftp.replies import (
     expect_ok,
     is_status,
 )
-from skynet.tree import SECOND, Kind, is_below, join, wire_time
+from skynet.tree import SECOND, Kind, join, wire_time
 
 # In 2001, so that no server sets it by itself; an odd second, which FAT cannot keep.
 PROBE_TIME_NS = 1_000_000_001 * SECOND
@@ -197,18 +198,21 @@ class SftpRemote(OwnFiles):
         beside = [self._places.full(path) for path in strays]
         own = self._places.full(OWN)
         kept = frozenset(join(own, name) for name in keep)
-        removed = self._client.call(_remove_all(beside))
-        return removed + self._client.call(_empty(join(own, TEMPS), kept))
+        answers = self._client.call(remove_each(beside))
+        removed = sum(is_status(answer, OK) for answer in answers)
+        return removed + self._call("clear", TEMPS, empty(join(own, TEMPS), kept))
 
     def expire_trash(self, before: bytes) -> Callable[[], None]:
         """Look what was put into the trash under a stamp before `before`; to be removed later."""
         trash = join(self._places.full(OWN), TRASH)
-        found = self._client.begin(_names(trash))
+        found = self._client.begin(names_in(trash))
 
         def remove() -> None:
-            for name, is_dir in found():
-                if is_dir and name < before:
-                    self._client.call(_remove_tree(join(trash, name)))
+            try:
+                old = [name for name, is_dir in found() if is_dir and name < before]
+                self._client.call(remove_trees([join(trash, name) for name in old]))
+            except RequestError as error:
+                raise self._explained("empty", TRASH, error) from None
 
         return remove
 
@@ -329,53 +333,5 @@ def _probe(handle: bytes, temp: bytes, own: bytes) -> Conversation[Facts]:
     )
 
 
-def _names(directory: bytes) -> Conversation[list[tuple[bytes, bool]]]:
-    """(name, whether it is a directory) of everything in a directory of our own, if it exists."""
-    (reply,) = yield [wire.opendir(directory)]
-    if is_status(reply, NO_SUCH_FILE):
-        return []
-    handle = expect_handle(reply)
-    found: list[tuple[bytes, bool]] = []
-    while True:
-        (reply,) = yield [wire.readdir(handle)]
-        names = expect_names(reply)
-        if not names:
-            break
-        found += [(name, is_directory(attrs)) for name, attrs in names]
-    yield [wire.close(handle)]
-    return [each for each in found if b"/" not in each[0] and each[0] not in (b".", b"..")]
-
-
 def _ended(_result: None, _error: BaseException | None) -> None:
     """Nobody waits for it: a lost link is told by all that is under way, a refusal does no harm."""
-
-
-def _empty(directory: bytes, keep: frozenset[bytes] = frozenset()) -> Conversation[int]:
-    """Remove everything below a directory of our own but these; how many names that was."""
-    found = yield from _names(directory)
-    files = [join(directory, name) for name, is_dir in found if not is_dir]
-    removed = yield from _remove_all([path for path in files if path not in keep])
-    for path in [join(directory, name) for name, is_dir in found if is_dir]:
-        if any(is_below(kept, path) for kept in keep):
-            removed += yield from _empty(path, keep)
-        else:
-            removed += yield from _remove_tree(path)
-    return removed
-
-
-def _remove_tree(directory: bytes) -> Conversation[int]:
-    """Remove a directory of our own with all that is in it; how many names that was."""
-    removed = yield from _empty(directory)
-    (reply,) = yield [wire.rmdir(directory)]
-    if not is_status(reply, NO_SUCH_FILE):
-        expect_ok(reply)
-    return removed + 1
-
-
-def _remove_all(paths: Sequence[bytes]) -> Conversation[int]:
-    for start in range(0, len(paths), LOOKS_AT_ONCE):
-        batch = paths[start : start + LOOKS_AT_ONCE]
-        for reply in (yield [wire.remove(path) for path in batch]):
-            if not is_status(reply, NO_SUCH_FILE):
-                expect_ok(reply)
-    return len(paths)

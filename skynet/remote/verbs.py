@@ -213,13 +213,15 @@ class Remote(Protocol):
     def clear_temps(self, strays: Sequence[bytes] = (), keep: Collection[bytes] = ()) -> int:
         """Remove what broken uploads left in `tmp/`, and these files; how many that was.
 
-        keep: own names of what is to stay.
+        keep: own names of what is to stay. TargetError if `tmp/` cannot be cleared. A stray that
+        the server does not give up stays: its directory may be opened by the plan to come.
         """
 
     def expire_trash(self, before: bytes) -> Callable[[], None]:
         """Look what was put into the trash under a stamp that sorts before `before`.
 
-        Nobody waits for that. What is returned removes what was there then.
+        Nobody waits for that. What is returned removes what was there then; TargetError, when the
+        rest is gone, if the server refuses.
         """
 
     def content(self, path: bytes) -> Iterator[bytes]:
