@@ -17,7 +17,7 @@ from skynet.remote import Facts, Outcome, Trash, copies
 from skynet.sftp import patch
 from skynet.sftp.replies import FAILURE, PERMISSION_DENIED, UNSUPPORTED
 from tests.support.command import bound_by_modes
-from tests.support.faults import Act, FaultConnection, at, every, nth
+from tests.support.faults import ALMOST_FULL, Act, FaultConnection, at, every, nth
 from tests.support.frames import Asked
 from tests.support.patching import (
     COPY,
@@ -328,7 +328,7 @@ def test_without_a_delta_all_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_cycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skynet.remote.send.parse_free_bytes", lambda body: 4096)
+    monkeypatch.setattr("skynet.remote.send.parse_space", lambda body: ALMOST_FULL)
     with target(tmp_path / "t", make()) as there:
         there.connection.arm(nth(COPY, 3, FAILURE))
         outcome = attempt(there)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skynet.errors import LinkLost, RemoteStopped, SkynetError, SourceError
-from tests.support.faults import Act, nth
+from tests.support.faults import ALMOST_FULL, Act, nth
 from tests.support.frames import Asked
 from tests.support.world import SECOND, Link, World, frozen
 
@@ -136,7 +136,7 @@ def test_rclone_9718_every_attempt_has_its_own_temporary_name(world: World) -> N
 def test_syncthing_1498_a_full_disk_truncates_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skynet.remote.send.parse_free_bytes", lambda body: 4096)
+    monkeypatch.setattr("skynet.remote.send.parse_space", lambda body: ALMOST_FULL)
     world.put({"good": b"next version"})
     world.fault = lambda number, request: (
         FAILURE if request.kind == "WRITE" and b"next version" in request.packet else None

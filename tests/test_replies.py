@@ -138,7 +138,7 @@ def test_mutated_greetings_are_refused_or_harmless() -> None:
 def test_any_bytes_are_refused_or_harmless(data: bytes) -> None:
     for parser in (replies.parse_reply, replies.parse_version, replies.parse_limits):
         refuses_or_accepts(parser, data)
-    refuses_or_accepts(replies.parse_free_bytes, data)
+    refuses_or_accepts(replies.parse_space, data)
     refuses_or_accepts(lambda stream: list(Packets().feed(stream)), data)
 
 
@@ -184,8 +184,11 @@ def test_another_version_or_another_packet_is_no_greeting(packet: bytes) -> None
 
 def test_limits_and_free_space_are_read_and_bounded() -> None:
     assert replies.parse_limits(pack(">QQQQ", 1, 2, 3, 4)) == (1, 2, 3, 4)
-    assert replies.parse_free_bytes(pack(">11Q", 9, 4096, 9, 9, 5, *[9] * 6)) == 5 * 4096
-    for parser in (replies.parse_limits, replies.parse_free_bytes):
+    space = pack(">11Q", 9, 4096, 9, 9, 5, 7, 9, 0, 9, 1, 9)
+    assert replies.parse_space(space) == (5 * 4096, False, True)
+    uncounted = pack(">11Q", 9, 4096, 9, 9, 5, 0, 0, 0, 9, 0, 9)
+    assert replies.parse_space(uncounted) == (5 * 4096, True, False)
+    for parser in (replies.parse_limits, replies.parse_space):
         with pytest.raises(ProtocolError):
             parser(b"short")
 

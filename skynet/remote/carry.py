@@ -116,6 +116,8 @@ class Carrier:
         path, attrs = self.places.full(op.path), self.places.attrs(op.entry)
         made, found = yield [wire.mkdir(path, attrs), wire.lstat(path)]
         if not is_status(made, OK) and not is_directory(found):
+            if is_status(made, FAILURE):
+                yield from self.sender.raise_if_stopped(0)
             expect_ok(made)  # and what stands there is not touched
         if attrs.mode is not None and not _has_mode(found, attrs.mode):
             # The server's umask has cut the mode of MKDIR, or the directory was there before.

@@ -149,7 +149,7 @@ class Copies:
             if error.code == NO_COPIES:
                 self._is_refused = True
             if error.code == "failure":
-                yield from self.sender.raise_if_full(op.entry.size)
+                yield from self.sender.raise_if_stopped(op.entry.size)
             return None
         outcome = yield from self._attempt(make, op, beside=True)
         if outcome is not None:

@@ -56,7 +56,7 @@ class _Kept(NamedTuple):
 class OwnFiles:
     """Files below `directory`; see verbs.Remote.
 
-    temp_name() makes full, unique names; raise_if_full(size) raises RemoteStopped. Whatever the
+    temp_name() makes full, unique names; raise_if_stopped(size) raises RemoteStopped. Whatever the
     server refuses is a TargetError: without these files there is no mirror.
     """
 
@@ -65,9 +65,9 @@ class OwnFiles:
         client: Client,
         directory: bytes,
         temp_name: Callable[[], bytes],
-        raise_if_full: Callable[[int], Conversation[None]],
+        raise_if_stopped: Callable[[int], Conversation[None]],
     ) -> None:
-        self._raise_if_full = raise_if_full
+        self._raise_if_stopped = raise_if_stopped
         self._client = client
         self._directory = directory
         self._temp_name = temp_name
@@ -166,9 +166,13 @@ class OwnFiles:
         try:
             return self._client.call_pinned(conversation)
         except RequestError as error:
-            if error.code == "failure":
-                self._client.call(self._raise_if_full(0))
+            self._tell_if_stopped(error)
             raise self._explained(doing, name, error) from None
+
+    def _tell_if_stopped(self, refusal: RequestError) -> None:
+        """RemoteStopped if the disk is why the server refuses without a reason."""
+        if refusal.code == "failure":
+            self._client.call(self._raise_if_stopped(0))
 
     def _explained(self, doing: str, name: bytes, error: RequestError) -> TargetError:
         return TargetError(
@@ -321,7 +325,11 @@ def _create(writing: _Writing) -> Conversation[Stamp | None]:
         if isinstance(there, wire.Attrs):
             return None
         expect_handle(reply)
-    return (yield from _fill(expect_handle(reply), writing))
+    try:
+        return (yield from _fill(expect_handle(reply), writing))
+    except RequestError:
+        yield [wire.remove(writing.path)]  # it is ours, and says nothing
+        raise
 
 
 def _rename(source: bytes, path: bytes) -> Conversation[bool]:

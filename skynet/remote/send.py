@@ -17,7 +17,7 @@ from skynet.sftp import wire
 from skynet.sftp.capabilities import Capabilities
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.pieces import Mark, Source, Trail
-from skynet.sftp.replies import PERMISSION_DENIED, STATUS_CODES, Extended, parse_free_bytes
+from skynet.sftp.replies import PERMISSION_DENIED, STATUS_CODES, Extended, Space, parse_space
 from skynet.sftp.resume import START_OVER, Begun
 from skynet.sftp.upload import (
     NO_TEMPS,
@@ -76,19 +76,13 @@ class Sender:
                 found[path] = Intent(identity, size, temp, mark.length, mark.digest)
         return found
 
-    def raise_if_full(self, size: int) -> Conversation[None]:
-        """RemoteStopped if `size` bytes find no room: a generic FAILURE often is a full disk."""
+    def raise_if_stopped(self, size: int) -> Conversation[None]:
+        """RemoteStopped if the disk takes no file of `size`: a generic FAILURE often means that."""
         if not self.capabilities.statvfs:
             return
         (reply,) = yield [wire.statvfs(self.places.root)]
         if isinstance(reply, Extended):
-            free = parse_free_bytes(reply.body)
-            if free < size + SPARE_BYTES:
-                raise RemoteStopped(
-                    f"The remote disk is full: {free // 1024} KiB are free at the target. "
-                    "What was there is untouched. Make room, then run skynet again.",
-                    "disk-full",
-                )
+            _expect_room(parse_space(reply.body), size)
 
     def upload(
         self, op: Upload, open_source: Opener | None, intent: Intent | None
@@ -103,7 +97,7 @@ class Sender:
                 raise
         except RequestError as error:
             if error.code == "failure":
-                yield from self.raise_if_full(op.entry.size)
+                yield from self.raise_if_stopped(op.entry.size)
             if not self.is_wide(op.entry.size):
                 raise
             return (yield from self._upload_in_order(op, open_source, error))
@@ -225,3 +219,22 @@ class Sender:
         if self._in_order:
             return "in order"
         return "wide" if self.is_wide(size) else "lanes"
+
+
+def _expect_room(space: Space, size: int) -> None:
+    if space.is_read_only:
+        raise RemoteStopped(
+            "The remote disk is read-only now. What was there is untouched. Have it made writable "
+            "(after a fault of the disk it has to be checked), then run skynet again.",
+            "read-only",
+        )
+    if space.has_files and space.free >= size + SPARE_BYTES:
+        return
+    left = f"{space.free // 1024} KiB are free at the target"
+    if not space.has_files:
+        left = "its file system has as many files as it can hold (no inodes are free)"
+    raise RemoteStopped(
+        f"The remote disk is full: {left}. What was there is untouched. Make room, then run skynet "
+        "again.",
+        "disk-full",
+    )

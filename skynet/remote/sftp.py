@@ -76,7 +76,7 @@ class SftpRemote(OwnFiles):
         self._copies = Copies(self._places, self._sender, can, told, reads_back)
         self._carrier = Carrier(self._places, self._sender, self._copies, can)
         super().__init__(
-            client, self._places.full(OWN), self._places.temp_name, self._sender.raise_if_full
+            client, self._places.full(OWN), self._places.temp_name, self._sender.raise_if_stopped
         )
 
     @property
@@ -127,6 +127,7 @@ class SftpRemote(OwnFiles):
         try:
             return self._client.call(_prepare(wanted, self._places.temp_name(), own))
         except RequestError as error:
+            self._tell_if_stopped(error)
             raise TargetError(
                 f"The target {shown(self.root)} cannot be made or written to: {error}. "
                 "Give this account write permission there, or choose another directory.",

@@ -35,6 +35,7 @@ STATUS_CODES = {
 Named = tuple[bytes, Attrs]
 
 _INT = Struct(">I")
+_READ_ONLY = 1  # among the flags of `statvfs`
 
 
 class Status(NamedTuple):
@@ -68,6 +69,14 @@ class Extended(NamedTuple):
     body: bytes
 
 
+class Space(NamedTuple):
+    """What an ordinary user may still do: write so many bytes; make files; change anything."""
+
+    free: int
+    has_files: bool  # also where the file system does not count them
+    is_read_only: bool
+
+
 Reply = Status | Handle | Data | Names | Attrs | Extended
 
 DONE = Status(OK, b"")
@@ -81,10 +90,10 @@ def parse_limits(body: bytes) -> tuple[int, int, int, int]:
     return packet, read_length, write_length, handles
 
 
-def parse_free_bytes(body: bytes) -> int:
-    """Bytes an ordinary user may still write, from the answer to `statvfs`."""
-    fields = _unpack(">11Q", body, 0)
-    return int(fields[1]) * int(fields[4])  # f_frsize * f_bavail
+def parse_space(body: bytes) -> Space:
+    """What is left of a file system, from the answer to `statvfs`."""
+    _, unit, _, _, available, files, _, files_left, _, flags, _ = _unpack(">11Q", body, 0)
+    return Space(unit * available, not files or files_left > 0, bool(flags & _READ_ONLY))
 
 
 def parse_version(packet: bytes) -> dict[bytes, bytes]:

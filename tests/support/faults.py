@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from skynet.errors import LinkLost
-from skynet.sftp.replies import parse_version
+from skynet.sftp.replies import Space, parse_version
 from skynet.sftp.stream import Stream
 from tests.support import frames
 from tests.support.frames import Asked, Frames
@@ -34,6 +34,7 @@ Fault = Callable[[int, Asked], "Act | int | None"]  # an int is the status that 
 
 
 POSIX_RENAME = "posix-rename@openssh.com"
+ALMOST_FULL = Space(free=4096, has_files=True, is_read_only=False)
 
 
 def no_fault(number: int, request: Asked) -> None:
