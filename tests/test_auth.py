@@ -304,8 +304,17 @@ def test_a_named_key_is_offered_first(
     named: Hop, answers: list[Answer], requests: list[str]
 ) -> None:
     script = Script(*answers)
-    run(script, named, Person(), PW)
+    run(script, named, Person("pw"), {})
     assert script.requests == ["publickey", *requests]
+
+
+def test_a_server_of_passwords_is_not_offered_a_named_key_if_one_was_given(named: Hop) -> None:
+    script = Script(wants("password"), YES)
+    run(script, named, Person(), PW)
+    assert script.requests == ["none", "password pw"]
+    script = Script(wants("publickey", "password"), YES)
+    run(script, named, Person(), PW)
+    assert script.requests == ["none", "publickey"]
 
 
 @pytest.mark.parametrize("last", [wants("publickey"), HungUpError("Too many")])
@@ -350,10 +359,10 @@ def public(directory: Path) -> Path:
 def test_a_named_key_that_does_not_open_by_itself_waits_for_its_turn(
     tmp_path: Path, key: Callable[[Path], Path]
 ) -> None:
-    script, person = Script(wants("password"), YES), Person()
-    run(script, hop_with(key(tmp_path)), person, PW)
+    script, person = Script(wants("password"), YES), Person("pw")
+    run(script, hop_with(key(tmp_path)), person, {})
     assert script.requests == ["none", "password pw"]
-    assert not person.asked
+    assert person.asked == ["Password for anna@host:22: "]
 
 
 def test_a_passphrase_that_is_given_opens_a_named_key(tmp_path: Path) -> None:

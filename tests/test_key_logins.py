@@ -153,6 +153,7 @@ def test_a_refusal_that_ends_the_connection_names_the_key(tmp_path: Path) -> Non
             with pytest.raises(AuthError, match=f"Tried: key {key}") as caught:
                 logs_in(sshd.endpoint(identity=key))
             assert caught.value.code == code
+            assert "IdentitiesOnly" not in str(caught.value)
 
 
 def test_dead_agent_is_no_obstacle(sshd: Sshd, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ The requests themselves are made by a Login; nothing here knows the library belo
 
 What the server accepts is learned by asking to be let in without anything. But a key that was named
 is offered without that, if it opens without asking anybody: its refusal tells the same. Then the
-server is asked last, before giving up, since it may let us in.
+server is asked last, before giving up, since it may let us in. Not so if a password was given too:
+a server of passwords may count the key as a try, and allow only one.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def log_in(
     passwords: the endpoint whose password sources may be used; None for a jump host, which must
     never see the password of the server behind it.
     """
-    named = _named_key(login, hop, environ)
+    by_password = passwords is not None and credentials.has_password(passwords, environ)
+    named = [] if by_password else _named_key(login, hop, environ)
     progress = Progress(allowed=frozenset({PUBLICKEY} if named else ()))
     keys = named or _offers(login, hop, environ, prompter, progress)
     sources = (
@@ -326,9 +328,14 @@ def _hung_up(hop: Hop, progress: Progress, words: str) -> ConnectError:
             "or ask its owner.",
             "closed",
         )
+    advice = (
+        "Check the user name, and that it is the right key; see `skynet guide ssh-keys`."
+        if len(progress.tried) == 1
+        else "If these were too many keys, name the right one with --identity, or set "
+        "IdentitiesOnly in ssh_config."
+    )
     return AuthError(
         f"{hop.description} refused the login and closed the connection.{said} Tried: "
-        f"{'; '.join(progress.tried)}. If these were too many keys, name the right one with "
-        "--identity, or set IdentitiesOnly in ssh_config.",
+        f"{'; '.join(progress.tried)}. {advice}",
         "too-many-tries",
     )

@@ -202,6 +202,12 @@ def passphrases(path: Path, environ: Mapping[str, str], prompter: Prompter) -> I
         yield answer
 
 
+def has_password(endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
+    """Whether there is a password that needs nobody, as far as is known without looking it up."""
+    named = endpoint.password_command or endpoint.password_file
+    return bool(environ.get(PASSWORD_VARIABLE) or named)
+
+
 def unattended_passwords(endpoint: Endpoint, environ: Mapping[str, str]) -> Iterator[Secret]:
     """The passwords that need nobody, each looked up when its turn comes.
 
