@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from skynet.errors import LinkLost, ProtocolError, RequestError, SkynetError
+from skynet.errors import ConnectError, LinkLost, ProtocolError, RequestError, SkynetError
 from skynet.sftp import channel as room
 from skynet.sftp import replies, wire
 from skynet.sftp.conversation import Conversation, Lanes
@@ -196,7 +196,7 @@ def test_a_greeting_may_come_in_pieces() -> None:
         (frames.status(0, 4), ProtocolError),
         (b"Welcome to our server!\n", ProtocolError),
         (frames.version() + frames.status(0, 0), ProtocolError),
-        (b"", LinkLost),
+        (b"", ConnectError),
     ],
 )
 def test_what_is_no_greeting_is_refused_and_the_link_closed(

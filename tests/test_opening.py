@@ -15,9 +15,13 @@ import pytest
 
 from skynet.errors import ConnectError, LinkLost
 from skynet.sftp import wire
+from skynet.sftp.client import Client
 from skynet.sftp.connect import Connection, Endpoint, connect
+from skynet.sftp.conversation import Conversation
 from skynet.sftp.credentials import NOBODY
-from tests.support.sshd import make_key
+from skynet.sftp.replies import Name, expect_names
+from tests.support.pipes import client_over, sftp_server
+from tests.support.sshd import make_key, running_sshd
 
 DEADLINE = 5.0  # seconds for what comes at once if it comes
 Decision = Callable[["Server", paramiko.Channel], bool]
@@ -138,3 +142,52 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
             connection.open_stream(wire.init())
         ended.set()
     assert caught.value.code == "timeout"
+
+
+# OpenSSH's server, with programs of our own as its SFTP
+
+
+def program(directory: Path, text: str) -> str:
+    """A script to be run as the subsystem."""
+    path = directory / "subsystem"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("exit 1", "no-sftp", "ended it without a greeting"),
+        ("echo Your account has expired.", "protocol", "It begins: 'Your account has expired.'"),
+    ],
+)
+def test_what_comes_instead_of_a_greeting_is_told(
+    tmp_path: Path, text: str, code: str, words: str
+) -> None:
+    with (
+        running_sshd(tmp_path / "sshd", subsystem=program(tmp_path, text)) as sshd,
+        pytest.raises(ConnectError) as caught,
+    ):
+        Client(connect(sshd.endpoint(), prompter=NOBODY, environ={}))
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_a_further_channel_that_does_not_greet_costs_nothing_but_itself(tmp_path: Path) -> None:
+    only_once = f"mkdir {tmp_path / 'begun'} || exec sleep 60; exec {sftp_server()}"
+    with running_sshd(tmp_path / "sshd", subsystem=program(tmp_path, only_once)) as sshd:
+        connection = connect(sshd.endpoint(), prompter=NOBODY, environ={})
+        with client_over(connection, channels=2, timeout=0.5) as client:
+            client.widen()
+            for thread in threading.enumerate():
+                if thread.name == "sftp-open":
+                    thread.join(DEADLINE)
+            assert client.width == 1
+            assert client.call(_ask_home())
+            assert connection.is_alive
+
+
+def _ask_home() -> Conversation[list[Name]]:
+    (reply,) = yield [wire.realpath(b".")]
+    return expect_names(reply)

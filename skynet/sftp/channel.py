@@ -16,8 +16,9 @@ from contextlib import suppress
 from time import monotonic
 
 from skynet.errors import LinkLost, ProtocolError, SkynetError
-from skynet.sftp import replies, wire
+from skynet.sftp import refusals, replies, wire
 from skynet.sftp.conversation import Crowded, Done, Everywhere, Lanes, Talk, Work
+from skynet.sftp.dial import one_line
 from skynet.sftp.pace import Pace
 from skynet.sftp.ration import Ration, Rations
 from skynet.sftp.replies import Handle
@@ -30,6 +31,7 @@ START_AT_ONCE = 16  # conversations a sender starts before it sends, so that oth
 SPARE_HANDLES = 4  # left beside the files that are transferred
 OUTGOING_LIMIT = 4 << 20  # bytes waiting to be sent beyond which no conversation is started
 RECEIVE = 256 * 1024
+QUOTED = 400  # bytes of what comes instead of a greeting
 LAST_REQUEST_ID = 0xFFFF_0000  # ids are 32 bits wide; a channel this old is given up
 
 
@@ -82,8 +84,14 @@ class Session:
 
     def greet(self) -> dict[bytes, bytes]:
         """Wait for VERSION, the answer to the INIT that opened the stream; the extensions."""
+        heard = b""
         while True:
-            packets = list(self._packets.feed(self._receive()))
+            data = self._receive()
+            heard = (heard + data)[:QUOTED]
+            try:
+                packets = list(self._packets.feed(data))
+            except ProtocolError as error:
+                raise ProtocolError(f"{error} It begins: {one_line(heard)!r}.") from None
             if len(packets) > 1:
                 raise ProtocolError("The server sent more than its SFTP greeting, unasked.")
             if packets:
@@ -230,6 +238,8 @@ class Session:
 
     def _receive(self) -> bytes:
         data = self._stream.recv(RECEIVE)
+        if not data and self._owed and self._ended is None:
+            raise refusals.no_greeting()
         if not data:
             raise LinkLost("The server closed the SFTP channel.")
         self._progress = monotonic()

@@ -5,6 +5,7 @@ what they have room for.
 
 Deadlines: a supervisor aborts the connection when a session with requests in flight has made no
 progress for `timeout` seconds; so whoever waits for a conversation needs no deadline of its own.
+A further channel that does not greet in that time is given up, and nothing else.
 """
 
 from __future__ import annotations
@@ -309,10 +310,18 @@ class Client:
         pause = min(1.0, self._timeout / 4)
         while not self._closed.wait(pause) and self._lost is None:
             now = monotonic()
-            stalled = max((s.stalled_for(now) for s in list(self._sessions)), default=0.0)
-            if stalled > self._timeout:
-                seconds = round(stalled)
-                self._on_lost(self, LinkLost(f"The server has not answered for {seconds} s."))
+            for session in list(self._sessions):
+                seconds = session.stalled_for(now)
+                if seconds > self._timeout:
+                    self._give_up(session, seconds)
+
+    def _give_up(self, session: Session, seconds: float) -> None:
+        """End the connection; but only a further channel where that has not even greeted."""
+        error = LinkLost(f"The server has not answered for {round(seconds)} s.")
+        if session.has_started or session is self._sessions[0]:
+            self._on_lost(session, error)
+        else:
+            session.end(error)
 
 
 def _join(session: Session, step: Everywhere, begin: Callable[[], bool], done: Done) -> None:

@@ -77,6 +77,16 @@ def no_sftp(hop: Hop) -> ConnectError:
     )
 
 
+def no_greeting() -> ConnectError:
+    """The subsystem was taken up, and ended at once."""
+    return ConnectError(
+        "The server began SFTP and ended it without a greeting. Its SFTP program may be missing, "
+        "or this account may not use it: because of its login shell, or of a chroot directory that "
+        "others may write to. The server's log tells why; ask its owner.",
+        "no-sftp",
+    )
+
+
 def no_tunnel(jump: Hop, hop: Hop, why: str) -> ConnectError:
     """A jump host did not connect on to the next hop."""
     return ConnectError(

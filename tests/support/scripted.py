@@ -28,6 +28,7 @@ class ScriptedStream:
         self._answers: SimpleQueue[bytes] = SimpleQueue()
         self._rest = b""
         self.closed = False
+        self.reason = ""  # why the connection was cut
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         if self.closed:
@@ -42,6 +43,8 @@ class ScriptedStream:
 
     def recv(self, limit: int) -> bytes:
         data = self._rest or self._answers.get()
+        if not data and self.reason:
+            raise LinkLost(self.reason)
         limit = min(limit, self._chunk)
         self._rest = data[limit:]
         return data[:limit]
@@ -78,6 +81,7 @@ class ScriptedConnection:
     def abort(self, reason: str) -> None:
         self.aborted = self.aborted or reason
         for stream in list(self.streams):
+            stream.reason = reason
             stream.close()
 
     def close(self) -> None:
