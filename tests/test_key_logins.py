@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from skynet.errors import AuthError
+from skynet.errors import AuthError, ConnectError
 from skynet.sftp.connect import Endpoint, connect
 from tests.support.persons import Person
 from tests.support.sshd import Sshd, find_program, make_key, running_sshd
@@ -171,3 +174,23 @@ def test_two_keys_in_a_row(tmp_path: Path) -> None:
         authorize(sshd, second)
         sshd.ssh_config.write_text(f"IdentityFile {sshd.client_key}\nIdentityFile {second}\n")
         logs_in(sshd.endpoint(identity=None))
+
+
+def test_a_connection_that_breaks_during_the_login_was_not_refused(tmp_path: Path) -> None:
+    looks = "AuthorizedKeysCommand /bin/sleep 30"
+    who = f"AuthorizedKeysCommandUser {getpass.getuser()}"
+    extra = "LogLevel DEBUG1", "AuthorizedKeysFile none", looks, who
+    with running_sshd(tmp_path / "sshd", *extra) as sshd:
+
+        def crash() -> None:
+            end = time.monotonic() + 10
+            while not requests(sshd) and time.monotonic() < end:
+                time.sleep(0.01)
+            sshd.kill_sessions()
+
+        thread = threading.Thread(target=crash)
+        thread.start()
+        with pytest.raises(ConnectError, match="closed the connection during the login") as caught:
+            logs_in(sshd.endpoint())
+        thread.join()
+    assert (caught.value.code, caught.value.retry) == ("closed", True)

@@ -322,20 +322,28 @@ def _refused(hop: Hop, progress: Progress) -> AuthError:
 
 def _hung_up(hop: Hop, progress: Progress, words: str) -> ConnectError:
     said = f" It said: {one_line(words)!r}." if words else ""
-    if not progress.tried:
+    tried = "; ".join(progress.tried)
+    if not tried:
         return ConnectError(
             f"{hop.description} closed the connection before the login.{said} Try again later, "
             "or ask its owner.",
             "closed",
         )
+    only_one = len(progress.tried) == 1
+    if only_one and not words:  # the link may have broken; nothing says that it was refused
+        return ConnectError(
+            f"{hop.description} closed the connection during the login, at the {tried}. Try again "
+            "later; if it stays so, check the user name, or ask its owner.",
+            "closed",
+        )
     advice = (
         "Check the user name, and that it is the right key; see `skynet guide ssh-keys`."
-        if len(progress.tried) == 1
+        if only_one
         else "If these were too many keys, name the right one with --identity, or set "
         "IdentitiesOnly in ssh_config."
     )
     return AuthError(
-        f"{hop.description} refused the login and closed the connection.{said} Tried: "
-        f"{'; '.join(progress.tried)}. {advice}",
+        f"{hop.description} refused the login and closed the connection.{said} Tried: {tried}. "
+        f"{advice}",
         "too-many-tries",
     )
