@@ -92,7 +92,12 @@ def connector(
             pace=_pace(mirror.bwlimit),
         )
         reads_back = mirror.verify_patches == "read-back"
-        return SftpRemote(client, mirror.target.path, os.urandom(5).hex(), reads_back=reads_back)
+        try:
+            path = mirror.target.path
+            return SftpRemote(client, path, os.urandom(5).hex(), reads_back=reads_back)
+        except BaseException:
+            client.close()
+            raise
 
     return connect
 

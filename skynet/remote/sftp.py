@@ -29,9 +29,9 @@ from skynet.sftp.replies import (
     NO_SUCH_FILE,
     OK,
     Handle,
+    Names,
     expect_attrs,
     expect_handle,
-    expect_names,
     expect_ok,
     is_status,
 )
@@ -242,14 +242,15 @@ class SftpRemote(OwnFiles):
         if path.startswith(b"/"):
             return path.rstrip(b"/") or b"/"
         (reply,) = self._client.call(_ask([wire.realpath(b".")]))
-        names = expect_names(reply)
-        home = names[0][0] if names else b""
+        home = reply.names[0][0] if isinstance(reply, Names) and reply.names else b""
         if not home.startswith(b"/"):
             raise TargetError(
                 "The server does not say where the home directory is. "
                 "Write the target as an absolute path: sftp://HOST/PATH."
             )
-        return join(home.rstrip(b"/"), path.removeprefix(b"~").strip(b"/")).rstrip(b"/")
+        # In a chroot the home directory often is "/", which must not become a name of nothing.
+        full = home.rstrip(b"/") + b"/" + path.removeprefix(b"~").strip(b"/")
+        return full.rstrip(b"/") or b"/"
 
     def _refuse_target(self, reply: object) -> None:
         if isinstance(reply, wire.Attrs):
