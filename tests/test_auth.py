@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import sys
@@ -179,6 +180,7 @@ class Script:
     def __init__(self, *answers: Answer | Exception, grants: bool = True) -> None:
         self.answers = list(answers)
         self.requests: list[str] = []
+        self.held: list[Offer] = []  # by the agent
         self._grants = grants
 
     def _next(self, request: str) -> Answer:
@@ -205,7 +207,7 @@ class Script:
         return self._next(f"interactive {respond([('Code: ', False)])}")
 
     def agent(self) -> list[Offer]:
-        return []
+        return self.held
 
     def load(self, file: KeyFile, passphrase: str | None) -> list[Offer]:
         return [Offer(f"key {file.path}", None, b"")]
@@ -369,6 +371,24 @@ def test_a_passphrase_that_is_given_opens_a_named_key(tmp_path: Path) -> None:
     script = Script(YES)
     run(script, hop_with(locked(tmp_path)), Person(), {"SKYNET_PASSPHRASE": "open sesame"})
     assert script.requests == ["publickey"]
+
+
+def test_a_key_on_a_security_key_is_the_agents(tmp_path: Path) -> None:
+    blob = field(b"sk-ssh-ed25519@openssh.com") + field(bytes(32)) + field(b"ssh:")
+    body = b"openssh-key-v1\0" + field(b"none") * 2 + field(b"") + b"\0\0\0\1" + field(blob)
+    key = tmp_path / "id_ed25519_sk"
+    middle = base64.b64encode(body).decode()
+    key.write_text(f"-----BEGIN OPENSSH PRIVATE KEY-----\n{middle}\n-----END")
+    with pytest.raises(AuthError, match=r"sk-ssh-ed25519@openssh\.com.*does not hold it"):
+        run(Script(wants("publickey")), hop_with(key), Person(), {})
+    script = Script(wants("publickey"), YES)
+    script.held = [Offer("stranger", None, b"stranger"), Offer("agent key", None, blob)]
+    run(script, hop_with(key), Person(), {})
+    assert script.requests == ["none", "publickey"]
+
+
+def field(text: bytes) -> bytes:
+    return len(text).to_bytes(4, "big") + text
 
 
 def test_a_public_key_is_told_from_a_private_one(hop: Hop) -> None:

@@ -225,12 +225,8 @@ def _unlock(
     login: Login, file: KeyFile, environ: Mapping[str, str], prompter: Prompter
 ) -> list[Offer]:
     """The key in a file as offers; its passphrase is asked for when it has one."""
-    if file.kind == "public":
-        raise AuthError(
-            f"the key file {file.path} is a public key that the SSH agent does not hold. "
-            f"Name the private key, the file without .pub.",
-            "identity",
-        )
+    if file.kind in ("public", "agent"):
+        raise credentials.no_agent_for(file)
     if not file.encrypted:
         return login.load(file, None)
     problem = "is encrypted, and nobody can be asked for its passphrase"

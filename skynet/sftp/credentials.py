@@ -56,8 +56,9 @@ class Secret:
 class KeyFile(NamedTuple):
     """A key file as it was read, not decrypted.
 
-    kind: "ssh-ed25519", "ssh-rsa", "ecdsa", or "public" for a public key. blob: its public key,
-    b"" when the format keeps it inside the encrypted part.
+    kind: "ssh-ed25519", "ssh-rsa", "ecdsa", "public" for a public key, or "agent" for one that
+    only an agent can use, as on a security key. blob: its public key, b"" when the format keeps it
+    inside the encrypted part.
     """
 
     path: Path
@@ -113,11 +114,7 @@ def _openssh(path: Path, text: str) -> KeyFile:
         raise _bad_key(path, "is damaged", "Restore it from a copy.") from error
     kind = "ecdsa" if name.startswith("ecdsa-") else name
     if kind not in ("ecdsa", "ssh-ed25519", "ssh-rsa"):
-        raise _bad_key(
-            path,
-            f"is of type {name}, which works only through the SSH agent",
-            "Add it to the agent with ssh-add, or use an ed25519 key.",
-        )
+        kind = "agent"
     return KeyFile(path, text, kind, cipher != b"none", blob)
 
 
@@ -169,6 +166,22 @@ def _decoded(path: Path, text: str) -> bytes:
 
 def _bad_key(path: Path, problem: str, remedy: str) -> AuthError:
     return AuthError(f"the key file {path} {problem}. {remedy}", "identity")
+
+
+def no_agent_for(file: KeyFile) -> AuthError:
+    """The error for a key that the SSH agent would have to hold."""
+    if file.kind == "public":
+        return _bad_key(
+            file.path,
+            "is a public key that the SSH agent does not hold",
+            "Name the private key, the file without .pub.",
+        )
+    name = _field(file.blob, 0)[0].decode("ascii")
+    return _bad_key(
+        file.path,
+        f"is of type {name}, which works only through the SSH agent, and that does not hold it",
+        "Add it to the agent with ssh-add, or use an ed25519 key.",
+    )
 
 
 def unusable_key(file: KeyFile, passphrase: str | None) -> AuthError:
