@@ -159,6 +159,7 @@ def program(directory: Path, text: str) -> str:
     ("text", "code", "words"),
     [
         ("exit 1", "no-sftp", "ended it without a greeting"),
+        ("kill -9 $$", "no-sftp", "ended it without a greeting"),
         ("echo Your account has expired.", "protocol", "It begins: 'Your account has expired.'"),
     ],
 )
@@ -172,6 +173,14 @@ def test_what_comes_instead_of_a_greeting_is_told(
         Client(connect(sshd.endpoint(), prompter=NOBODY, environ={}))
     assert caught.value.code == code
     assert words in str(caught.value)
+
+
+def test_what_ends_before_it_is_greeted_is_told_each_time(tmp_path: Path) -> None:
+    # Its end overtakes the greeting now and then, since OpenSSH takes that only when it has begun.
+    with running_sshd(tmp_path / "sshd", subsystem="internal-sftp -l NONSENSE") as sshd:
+        for _ in range(30):
+            with pytest.raises(ConnectError, match="ended it without a greeting"):
+                Client(connect(sshd.endpoint(), prompter=NOBODY, environ={}))
 
 
 def test_a_further_channel_that_does_not_greet_costs_nothing_but_itself(tmp_path: Path) -> None:

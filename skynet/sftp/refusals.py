@@ -81,8 +81,9 @@ def no_greeting() -> ConnectError:
     """The subsystem was taken up, and ended at once."""
     return ConnectError(
         "The server began SFTP and ended it without a greeting. Its SFTP program may be missing, "
-        "or this account may not use it: because of its login shell, or of a chroot directory that "
-        "others may write to. The server's log tells why; ask its owner.",
+        "or this account may not use it: because of its login shell, a password that has expired, "
+        "or a chroot directory that others may write to. The server's log tells why; ask its "
+        "owner.",
         "no-sftp",
     )
 

@@ -35,6 +35,8 @@ REKEY_SECONDS = 300.0
 # How often the thread that reads looks whether it is to end, when nothing comes.
 # paramiko's own 0.1 s were more than half of what an idle daemon took.
 LOOK_SECONDS = 1.0
+# How long the end of a session takes to show after its channels have heard of it.
+NOTICE_SECONDS = 0.1
 # How often who waits for the login service looks whether the session has ended.
 ALIVE_SECONDS = 0.1
 
@@ -128,6 +130,8 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
         except paramiko.SSHException as error:
             channel.close()
             raise self._refusal(error, refusals.no_sftp(hop)) from error
+        except OSError as error:  # it was taken up, and has ended already
+            raise self._refusal(error, refusals.no_greeting()) from error
         return channel
 
     def _begin_sftp(self, channel: Any, opening: bytes) -> None:
@@ -155,6 +159,7 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
 
     def _refusal(self, error: Exception, refused: ConnectError) -> Exception:
         """What a failed request means: the server said no, unless it is gone."""
+        self.join(NOTICE_SECONDS)  # a channel hears of the session's end before that shows
         return refused if self.is_active() else EOFError(str(error))
 
     def _parse_disconnect(self, m: Any) -> None:
