@@ -19,7 +19,7 @@ from skynet.sftp.client import Client
 from skynet.sftp.connect import Connection, Endpoint, connect
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.credentials import NOBODY
-from skynet.sftp.replies import Name, expect_names
+from skynet.sftp.replies import Named, expect_names
 from tests.support.pipes import client_over, sftp_server
 from tests.support.sshd import make_key, running_sshd
 
@@ -197,6 +197,6 @@ def test_a_further_channel_that_does_not_greet_costs_nothing_but_itself(tmp_path
             assert connection.is_alive
 
 
-def _ask_home() -> Conversation[list[Name]]:
+def _ask_home() -> Conversation[list[Named]]:
     (reply,) = yield [wire.realpath(b".")]
     return expect_names(reply)
