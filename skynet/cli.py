@@ -6,7 +6,6 @@ That room is imported when a command runs, so `--version` and `--help` do not wa
 from __future__ import annotations
 
 import gc
-import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,6 +30,7 @@ from skynet.cli_options import (
 )
 from skynet.cli_service import service
 from skynet.errors import ExitCode
+from skynet.outlet import loss, outlet
 
 # New objects that may form cycles, before such are looked for: at Python's 700, a sync of many
 # small files spends a tenth of its time on that and finds none.
@@ -233,17 +233,16 @@ def guide(
 
 def main() -> None:
     """Run a command and exit with its code."""
-    _let_every_name_be_written()
+    sys.stdout, sys.stderr = outlet(sys.stdout), outlet(sys.stderr)
     gc.set_threshold(COLLECT_AFTER)
     try:
         app()
     except KeyboardInterrupt:
         sys.stderr.write("skynet: interrupted.\n")
         sys.exit(ExitCode.INTERRUPTED)
-
-
-def _let_every_name_be_written() -> None:
-    """Escape what the terminal's or pipe's encoding does not have, rather than fail on a name."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    except SystemExit as end:
+        lost = loss(sys.stdout)
+        if not lost:
+            raise
+        sys.stderr.write(f"skynet: the output cannot be written: {lost}. It is not whole.\n")
+        sys.exit(max(end.code, ExitCode.UNUSABLE) if isinstance(end.code, int) else end.code)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from skynet import history
 from skynet.commands_cycle import calls_of
@@ -90,11 +90,14 @@ def log(options: Options, count: int, face: Face) -> int:
     return ExitCode.IN_SYNC
 
 
-def _watch(mirrors: list[Mirror], options: Options, face: Face) -> NoReturn:
-    """Show each change, until an interrupt; on a terminal all mirrors, and as the time goes by."""
+def _watch(mirrors: list[Mirror], options: Options, face: Face) -> None:
+    """Show each change, until an interrupt; on a terminal all mirrors, and as the time goes by.
+
+    Or until nobody reads it any more.
+    """
     told: list[Seen | None] = [None] * len(mirrors)
     with face.board() as show:
-        while True:
+        while not face.is_left:
             views = [_view(mirror, options) for mirror in mirrors]
             news = [view for view, old in zip(views, told, strict=True) if view.seen.facts != old]
             told = [view.seen.facts for view in views]

@@ -16,6 +16,7 @@ from skynet.errors import ExitCode, SkynetError
 from skynet.markup import escape
 from skynet.monitor import Connected, Event, Notice, Stage
 from skynet.monitor import Progress as Moved
+from skynet.outlet import is_left
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,15 +140,20 @@ class Face:
         """Whether reports go to a terminal, where what was shown can be replaced."""
         return not self._quiet and _is_live(self._out)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody reads reports any more, who did."""
+        return is_left(sys.stdout)
+
     def confirm(self, question: str) -> bool | None:
         """Whether a person at the terminal agrees; None when there is nobody."""
-        if not sys.stdin.isatty():
+        if not _is_attended():
             return None
         return self._out.input(f"{escape(question)} [y/N] ").strip().lower() in ("y", "yes")
 
     def secret(self, prompt: str) -> str | None:
         """Ask a person at the terminal; None when there is nobody (see credentials.Prompter)."""
-        if not sys.stdin.isatty():
+        if not _is_attended():
             return None
         with self._watching.paused() if self._watching else nullcontext():
             return getpass(prompt)
@@ -241,6 +247,10 @@ def _console(*, on_stderr: bool) -> Console:
     from rich.console import Console  # slow to load, and of no use to a run that answers in JSON
 
     return Console(stderr=on_stderr, soft_wrap=True, highlight=False, emoji=False)
+
+
+def _is_attended() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _is_live(console: Console) -> bool:

@@ -57,7 +57,7 @@ HOUSE = """
     service
     bandwidth | units | notify | logs | processors | markup
     target
-    monitor | errors | settling | backoff | lifecycle
+    monitor | errors | settling | backoff | lifecycle | outlet
 """
 
 # The same inside the rooms that are packages; an __init__ may show what any of them offers.
