@@ -55,7 +55,9 @@ def status_lines(place: Place, seen: Seen, now: float) -> Iterator[str]:
 def _not_running(seen: Seen, now: float) -> str:
     if seen.holder is not None:
         process = f"process {seen.holder}" if seen.holder else "a process"
-        return f"no daemon runs; {process} works on it"
+        # A daemon whose disk is full cannot tell that it runs.
+        fact = "no daemon tells of it" if seen.status is None else "no daemon runs"
+        return f"{fact}; {process} works on it"
     if seen.status is None:
         return "no daemon runs"
     last = ago(now - seen.status.updated)

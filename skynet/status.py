@@ -112,8 +112,16 @@ class Seen(NamedTuple):
 
 
 def write_status(directory: Path, status: Status) -> None:
-    """Write the status for others to read, whole or not at all. OSError."""
-    replace(directory / STATUS_FILE, encode(_bounded(status)))
+    """Write the status for others to read, whole or not at all. OSError.
+
+    What it was before is not told for it: on a full disk that goes, which may make room enough.
+    """
+    path, data = directory / STATUS_FILE, encode(_bounded(status))
+    try:
+        replace(path, data)
+    except OSError:
+        path.unlink(missing_ok=True)
+        replace(path, data)
 
 
 def read_status(directory: Path) -> Status | None:

@@ -117,8 +117,8 @@ def test_each_state_is_told(changes: dict[str, Any], text: str) -> None:
 
 NOT_RUNNING: list[tuple[Status | None, int | None, str, str]] = [
     (None, None, "no daemon runs", ""),
-    (None, 12, "no daemon runs; process 12 works on it", ""),
-    (None, 0, "no daemon runs; a process works on it", ""),
+    (None, 12, "no daemon tells of it; process 12 works on it", ""),
+    (None, 0, "no daemon tells of it; a process works on it", ""),
     (status(), 12, "no daemon runs; process 12 works on it", "  last sync  3 min ago\n"),
     (
         *(status(state="stopping", updated=NOW - 7200), None),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -109,6 +112,33 @@ def test_a_disk_that_refuses_keeps_what_was_there_and_gets_nothing_else(tmp_path
     with pytest.raises(OSError, match=STATUS_FILE):
         write_status(tmp_path, status())
     assert os.listdir(tmp_path) == [STATUS_FILE]
+
+
+@posix_only
+def test_a_full_disk_tells_no_old_status(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here; that needs root")
+    try:
+        write_status(tmp_path, status())
+        _fill(tmp_path / "filler")
+        write_status(tmp_path, status(backlog_files=5))  # in the room of the one before
+        told = read_status(tmp_path)
+        assert told is not None
+        assert (told.backlog_files, told.is_in_sync) == (5, False)
+        large = status(problems=[(f"{number:0500}", "no", "No.") for number in range(90)])
+        with pytest.raises(OSError, match="No space left"):
+            write_status(tmp_path, large)
+        assert read_status(tmp_path) is None
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def _fill(path: Path) -> None:
+    """Leave no room on the file system."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def test_only_who_wrote_the_status_and_holds_the_lock_is_alive() -> None:
