@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from skynet.guard import unquestioned
 from skynet.history import Record, append
 from skynet.lifecycle import State
 from skynet.logs import Level
-from skynet.monitor import Connected, Event, Monitor, Notice, Progress, Stage
+from skynet.monitor import BrokenOff, Connected, Event, Monitor, Notice, Progress, Stage
 from skynet.ops import Op, Plan, kind, paths_of
 from skynet.ops import Record as Noted
 from skynet.outline import counts_text
@@ -60,6 +61,7 @@ class Bulletin:
         self._doing = ""
         self._held_told_at = 0.0
         self._ahead: Progress | None = None  # of the plan that is being carried out
+        self._done = Counter[str]()  # by a cycle that broke off, and that is not in the history
         self._rates: dict[bytes, tuple[float, int]] = {}  # path -> when, and how far it was then
         self._written: Status | None = None  # as the file has it
         self._written_at = 0.0
@@ -96,6 +98,10 @@ class Bulletin:
             self.server, self._doing = event.server, ""
         elif isinstance(event, Progress):
             self._ahead = event
+        elif isinstance(event, BrokenOff):
+            self._done = event.done
+            if event.done:
+                self._log("info", f"{counts_text(event.done, planned=False)} until it broke off")
         elif isinstance(event, Notice):
             self._log("warning", event.message)
         self._monitor(event)
@@ -148,10 +154,21 @@ class Bulletin:
             self._log("error", str(error))
         elif str(error) != self.offline:
             self._log("warning", str(error))
-        if str(error) != self.offline:
-            text = f"{error.code}: {error}"
-            self._remember(Record(ended=self._now(), seconds=seconds, outcome="failed", error=text))
+        if self._done or str(error) != self.offline:
+            self._remember_failure(error, seconds)
         self.offline, self.server = str(error), ""
+
+    def cycle_interrupted(self, error: SkynetError, seconds: float) -> None:
+        """Tell of a cycle that was asked to end, if it did anything."""
+        if self._done:
+            self._remember_failure(error, seconds)
+
+    def _remember_failure(self, error: SkynetError, seconds: float) -> None:
+        done, self._done = dict(self._done), Counter()
+        why = f"{error.code}: {error}"
+        self._remember(
+            Record(ended=self._now(), seconds=seconds, outcome="failed", done=done, error=why)
+        )
 
     def write(self, *, at_once: bool = False) -> None:
         """Bring the status file up to date, if it is not; progress alone has some time."""

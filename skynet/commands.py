@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from skynet.config import Login, Mirror, Options, check, describe_keys, load_mirrors, state_base
 from skynet.console import Face
 from skynet.cycle import Request
-from skynet.errors import ExitCode, HostKeyError, SkynetError, UsageError
+from skynet.errors import ExitCode, HostKeyError, Interrupted, SkynetError, UsageError
+from skynet.monitor import BrokenOff, Event
 from skynet.target import parse_server
 from skynet.wiring import connector, endpoint, serve_options
 
@@ -163,21 +164,27 @@ def _run_mirror(
     mirror: Mirror, options: Options, request: Request, face: Face, file: Path | None
 ) -> ExitCode:
     begun = time.monotonic()
+    broken: list[BrokenOff] = []
     try:
         check(mirror)
-        with (
-            face.watch(mirror.name) as watching,
-            early(connector(mirror, face, os.environ, watching), face) as connect,
-        ):
-            from skynet import commands_cycle
+        with face.watch(mirror.name) as watching:
 
-            report = commands_cycle.run(mirror, connect, request, watching, file)
+            def monitor(event: Event) -> None:
+                if isinstance(event, BrokenOff):
+                    broken.append(event)
+                watching(event)
+
+            with early(connector(mirror, face, os.environ, monitor), face) as connect:
+                from skynet import commands_cycle
+
+                report = commands_cycle.run(mirror, connect, request, monitor, file)
     except KeyboardInterrupt:
         words = "interrupted; what was finished is recorded. Run skynet again for the rest."
-        _tell(mirror.name, SkynetError(words, "interrupted"), time.monotonic() - begun, face)
+        error = Interrupted(words)
+        _tell(mirror.name, error, time.monotonic() - begun, face, *broken[-1:])
         return ExitCode.INTERRUPTED
     except SkynetError as error:
-        _tell(mirror.name, error, time.monotonic() - begun, face)
+        _tell(mirror.name, error, time.monotonic() - begun, face, *broken[-1:])
         return error.exit_code
     calls = commands_cycle.calls_of(mirror, options, request, file)
     return commands_cycle.tell(
@@ -210,11 +217,17 @@ def _load(face: Face) -> None:
     face.get_ready()
 
 
-def _tell(mirror: str, error: SkynetError, seconds: float, face: Face) -> None:
+def _tell(
+    mirror: str,
+    error: SkynetError,
+    seconds: float,
+    face: Face,
+    until_then: BrokenOff | None = None,
+) -> None:
     if face.as_json:
         from skynet.render import failure_json
 
-        face.print_json(failure_json(mirror, error, seconds))
+        face.print_json(failure_json(mirror, error, seconds, until_then))
     face.error(f"{mirror}: {error}" if mirror else str(error))
 
 

@@ -326,6 +326,7 @@ class Keeper:
             session.root.verify()  # a source that is gone is no matter of its files
             report = run_in(session, request)
         except Interrupted as interruption:
+            self._bulletin.cycle_interrupted(interruption, self._clock() - began)
             self._leave(interruption)
             return Event.STOP if self._is_stopping else Event.PAUSE
         except SkynetError as error:

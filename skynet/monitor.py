@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,18 @@ class Progress(NamedTuple):
     total_bytes: int
 
 
+class BrokenOff(NamedTuple):
+    """A cycle has ended by an error.
+
+    planned, done: operations by kind and `bytes` of content, the latter acknowledged. counts: as
+    of a report, until then.
+    """
+
+    planned: Counter[str]
+    done: Counter[str]
+    counts: Counter[str]
+
+
 class Notice(NamedTuple):
     """Something a person should know that is no error. `code` is stable."""
 
@@ -34,5 +47,5 @@ class Notice(NamedTuple):
     message: str
 
 
-Event = Stage | Connected | Progress | Notice
+Event = Stage | Connected | Progress | BrokenOff | Notice
 Monitor = Callable[[Event], None]

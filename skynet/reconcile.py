@@ -26,8 +26,8 @@ from skynet.execute import Execution
 from skynet.guard import Circumstances, Hazard, hazards, unquestioned
 from skynet.index import IndexDamaged
 from skynet.memory import Memory, claimed, remembered, state_of
-from skynet.monitor import Notice, Stage
-from skynet.ops import Op, Plan, paths_of
+from skynet.monitor import BrokenOff, Notice, Stage
+from skynet.ops import Op, Plan, paths_of, tally
 from skynet.plan import Policy
 from skynet.planning import Tools, plan_for
 from skynet.preview import weigh_moved
@@ -79,7 +79,12 @@ def _run_with(
 def run_in(session: Session, request: Request) -> Report:
     """One cycle of a session. It ends the session where it raises."""
     cycle = _Cycle(session, request)
-    report = cycle.run()
+    try:
+        report = cycle.run()
+    except BaseException:
+        planned, done = tally(cycle.planned), cycle.applied.done
+        session.around.monitor(BrokenOff(planned, done, session.remote.counts))
+        raise
     session.ledger.end_doubts()
     if not request.dry_run:
         is_complete = report.outcome in ("in-sync", "changed") and not report.unsettled
@@ -102,7 +107,9 @@ class _Cycle:
         self.began_ns = session.around.now_ns()
         self.deletes = self.approved_deletes = 0  # those that nobody approved, and those others
         self.broke_off = False  # an earlier cycle, and this is the first to see what it left
+        self.planned: list[Op] = []
         self.joined: list[Op] = []  # what came to the plan while it was carried out
+        self.applied = Applied()
 
     def run(self) -> Report:
         if self.saw_all and self.ledger.index.head is not None:
@@ -154,6 +161,7 @@ class _Cycle:
         self.approved_deletes = removals if dangers and not held else 0
         self.deletes = removals - self.approved_deletes
         execution = self._execution(found)
+        self.planned, self.applied = [*plan.ops], execution.applied
         try:
             applied = execution.run(wanted, self._joins(execution, found))
         finally:  # a link that breaks each time must not let more and more be deleted
@@ -268,6 +276,7 @@ class _Cycle:
                 return None
             self.deletes += _removals(plan.counts())
             self.joined += plan.ops
+            self.planned += plan.ops
             again = {op.path for op in plan.ops}
             before = (problem for problem in found.problems if problem.path not in again)
             found.problems = [*before, *late.problems]

@@ -10,6 +10,7 @@ from skynet.cycle import Report
 from skynet.errors import Problem, SkynetError
 from skynet.guard import Hazard
 from skynet.markup import escape
+from skynet.monitor import BrokenOff
 from skynet.ops import Copy, Op, Plan, Rename, kind, tally
 from skynet.outline import counts_text
 from skynet.preview import Weight, preview, spares
@@ -123,12 +124,16 @@ def report_json(mirror: str, report: Report, seconds: float, *, ops: bool) -> di
     }
 
 
-def failure_json(mirror: str, error: SkynetError, seconds: float) -> dict[str, Any]:
-    """The object that `--json` prints when the cycle could not go on."""
-    nothing = Report("problems", Plan((), ()), Counter(), [], [], Counter())
+def failure_json(
+    mirror: str, error: SkynetError, seconds: float, until_then: BrokenOff | None = None
+) -> dict[str, Any]:
+    """The object that `--json` prints when the cycle could not go on, or did not begin."""
+    planned, done, counts = until_then or (Counter[str](),) * 3
+    report = Report("problems", Plan((), ()), done, [], [], counts)
     return {
-        **report_json(mirror, nothing, seconds, ops=False),
+        **report_json(mirror, report, seconds, ops=False),
         "outcome": "failed",
+        "plan": _counts_json(planned),
         "error": {"code": error.code, "message": str(error)},
     }
 

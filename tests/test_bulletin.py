@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from skynet import bulletin as room
 from skynet.bulletin import HELD_AGAIN_SECONDS, MAX_LINES, STATUS_SECONDS, Bulletin
-from skynet.errors import AuthError, LinkLost
+from skynet.errors import AuthError, Interrupted, LinkLost
 from skynet.guard import Hazard
 from skynet.history import read
 from skynet.lifecycle import State
 from skynet.logs import Level
-from skynet.monitor import Connected, Event, Notice, Progress, Stage
+from skynet.monitor import BrokenOff, Connected, Event, Notice, Progress, Stage
 from skynet.remote import Intent
 from skynet.status import MAX_PROBLEMS, Status, read_status
 from tests.support.reports import mirror, problem, report
@@ -260,3 +261,19 @@ def test_transfers_have_a_rate_since_they_were_seen_first(desk: Desk) -> None:
     assert new.rate == 0.0
     desk.bulletin.transfers = {}
     assert desk.written().transfers == []
+
+
+def test_what_a_broken_cycle_did_is_told_each_time(desk: Desk) -> None:
+    for done in (Counter(upload=2, bytes=20), Counter[str](), Counter(upload=3, bytes=30)):
+        desk.bulletin.event(BrokenOff(Counter(upload=9), done, Counter()))
+        desk.bulletin.cycle_failed(LOST, 1.0)
+    assert [message for level, message in desk.log if level == "info"] == [
+        "2 uploaded (20 B) until it broke off",
+        "3 uploaded (30 B) until it broke off",
+    ]
+    assert [record.done for record in read(desk.home, 100)] == [
+        {"upload": 2, "bytes": 20},
+        {"upload": 3, "bytes": 30},
+    ]
+    desk.bulletin.cycle_interrupted(Interrupted("Asked to end."), 1.0)
+    assert len(desk.history()) == 2, "it did nothing"

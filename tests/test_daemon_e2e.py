@@ -229,6 +229,22 @@ def test_a_pause_outlives_the_daemon(house: Household) -> None:
     house.finish()
 
 
+def test_what_was_done_before_a_pause_is_in_the_log(tmp_path: Path) -> None:
+    with household(tmp_path, bwlimit='"4M"') as house:
+        kept = house.only
+        kept.put({f"{number}": b"small" for number in range(20)} | {"large": os.urandom(64 * MIB)})
+        house.begin()
+        house.until(lambda: all((kept.target / f"{number}").exists() for number in range(20)))
+        assert kept.records() == []
+        kept.ask("pause")
+        house.until(lambda: kept.is_state("paused"))
+        (record,) = kept.records()
+        assert (record.outcome, record.done) == ("failed", {"upload": 20, "bytes": 100})
+        assert record.error.startswith("interrupted: ")
+        assert "20 uploaded (100 B) until it broke off" in house.log
+        assert house.end() == 0
+
+
 def test_a_second_daemon_is_refused_and_told_whose_mirror_it_is(house: Household) -> None:
     second = house.run("daemon")
     assert second.code == 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -346,6 +345,8 @@ def test_a_run_that_is_ended_in_the_middle_is_made_good_by_the_next(
         assert ended.code == 130
         assert "interrupted" in ended.err
         assert "Traceback" not in ended.err
+        assert ended.json["plan"]["upload"] == 3
+        assert ended.json["requests"] > ended.json["mutations"] > 0
     assert_synced(site, site.sync())
     assert list((site.target / ".skynet" / "tmp").iterdir()) == []
     assert not (site.target / ".skynet" / "lease").exists()
@@ -362,7 +363,8 @@ def test_a_link_that_breaks_is_made_good_by_the_next_run(tmp_path: Path) -> None
             server.kill_sessions()
             broken = finish(process)
         assert broken.code == 3
-        assert json.loads(broken.out)["error"]["code"] == "link-lost"
+        assert broken.json["error"]["code"] == "link-lost"
+        assert broken.json["requests"] > broken.json["mutations"] > 0
         assert "skynet: source: " in broken.err
         assert_synced(site, site.sync())
         assert list((site.target / ".skynet" / "tmp").iterdir()) == []

@@ -11,8 +11,9 @@ import pytest
 from rich.text import Text
 
 from skynet.cycle import Outcomes, Report
-from skynet.errors import ConnectError, Problem
+from skynet.errors import ConnectError, LinkLost, Problem
 from skynet.guard import Hazard
+from skynet.monitor import BrokenOff
 from skynet.ops import (
     Copy,
     Delete,
@@ -170,3 +171,13 @@ def test_failures_as_json() -> None:
     failed = failure_json("m", ConnectError("No way.", "refused"), 0.5)
     assert (failed["outcome"], failed["requests"]) == ("failed", 0)
     assert failed["error"] == {"code": "refused", "message": "No way."}
+
+
+def test_a_failure_as_json_tells_what_was_done_until_then() -> None:
+    planned, done = Counter(upload=5, bytes=50), Counter(upload=2, bytes=20)
+    counts = Counter(requests=9, mutations=4, bytes=31)
+    failed = failure_json("m", LinkLost("Gone."), 0.5, BrokenOff(planned, done, counts))
+    assert failed["outcome"] == "failed"
+    assert (failed["plan"]["upload"], failed["plan"]["bytes"]) == (5, 50)
+    assert (failed["done"]["upload"], failed["done"]["bytes"]) == (2, 20)
+    assert (failed["requests"], failed["mutations"], failed["sent_bytes"]) == (9, 4, 31)
