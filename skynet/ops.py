@@ -163,8 +163,12 @@ def was_sent_otherwise(planned: Op, made: Op) -> bool:
 
 
 def kind(op: Op) -> str:
-    """The name of an operation in reports: upload, rename, delete, ..."""
-    return type(op).__name__.lower()
+    """The name of an operation in reports: upload, rename, delete, ...
+
+    A record of what is gone here and stays on the remote is called retain.
+    """
+    is_kept = isinstance(op, Record) and op.entry is not None and op.entry.retained
+    return "retain" if is_kept else type(op).__name__.lower()
 
 
 def tally(ops: Iterable[Op]) -> Counter[str]:

@@ -12,7 +12,7 @@ from skynet.markup import columns, escape
 from skynet.ops import Copy, Delete, Mkdir, Op, Patch, Record, Rename, Rmdir, SetMeta, Upload
 from skynet.preview import Preview, Weight, preview
 from skynet.rules import shown, was_at
-from skynet.tree import DIR, LINK, order, parent
+from skynet.tree import DIR, LINK, Entry, order, parent
 
 SHOWN_AT_MOST = 40  # lines of one section, unless all are asked for
 FEW = 3  # files of one directory that are worth a line each
@@ -28,6 +28,7 @@ _WORDS = {  # counted operation: of what, how it is told as a plan, and when it 
     "delete": ("", "to delete", "deleted"),
     "mkdir": ("directory", "to make", "made"),
     "rmdir": ("directory", "to remove", "removed"),
+    "retain": ("", "gone here and kept there", "gone here and kept there"),
     "record": ("", "right already", "right already"),
 }
 
@@ -143,6 +144,8 @@ def _line(op: Op, moved: Mapping[bytes, Weight]) -> _Line:
             return _Line(path, what + _version(op))
         case Delete(entry=entry):
             return _Line(path, size(entry.size))
+        case Record(entry=Entry(kind=kind, retained=True)):
+            return _Line(f"{path}/" if kind == DIR else path, "gone here and kept there")
         case _:
             is_dir = isinstance(op, Mkdir | Rmdir) or (op.entry and op.entry.kind == DIR)
             return _Line(f"{path}/" if is_dir else path, "")

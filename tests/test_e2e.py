@@ -256,6 +256,15 @@ def test_strange_names_are_escaped_and_keep_json_valid(site: Site) -> None:
     assert {os.fsencode(path) for path in paths} >= set(names)
 
 
+def test_what_is_deleted_here_is_told_to_be_kept_there(site: Site) -> None:
+    site.sync()
+    (site.source / "one.txt").unlink()
+    assert "Plan: 1 gone here and kept there." in site.plan().out
+    assert [op["op"] for op in site.plan("--json").json["ops"]] == ["retain"]
+    assert "In sync: 1 gone here and kept there (" in site.sync().out
+    assert (site.target / "one.txt").read_bytes() == b"one"
+
+
 def test_piped_output_has_no_control_codes(site: Site) -> None:
     assert "\x1b" not in site.plan("-v", TERM="xterm-256color").text
     assert "\x1b" not in site.sync("-v", TERM="xterm-256color").text

@@ -166,6 +166,18 @@ def test_every_operation_is_counted_in_words() -> None:
     assert counts_text(Counter(upload=1, bytes=2500), planned=True) == "1 to upload (2.5 kB)"
 
 
+def test_what_is_gone_here_is_not_told_to_be_right() -> None:
+    kept = Record(b"gone", Entry(FILE, size=1, retained=True))
+    directory = Record(b"dir", Entry(DIR, retained=True))
+    value = report([Record(b"found", file(1)), kept, directory])
+    assert printed(value).splitlines()[0] == "Plan: 2 gone here and kept there, 1 right already."
+    assert section(printed(value, everything=True)) == [
+        "  . dir/   gone here and kept there",
+        "  . found",
+        "  . gone   gone here and kept there",
+    ]
+
+
 @pytest.mark.parametrize(
     ("count", "shown"),
     [
