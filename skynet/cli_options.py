@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+
+def _named(path: str) -> Path:
+    """The path; an empty one, as of a variable that is not set, would be where we are."""
+    if not path:
+        raise typer.BadParameter("it is empty; write . for the working directory.")
+    return Path(path)
+
+
 # readable=False: typer would complain of a path in its own words; the rooms below have better ones.
 Names = Annotated[
     list[str] | None,
@@ -18,7 +26,8 @@ ConfigFile = Annotated[
     Path | None, typer.Option("-c", "--config", readable=False, help="Read mirrors from this file.")
 ]
 Source = Annotated[
-    Path | None, typer.Option(readable=False, help="Local directory, without skynet.toml.")
+    Path | None,
+    typer.Option(parser=_named, metavar="<path>", help="Local directory, without skynet.toml."),
 ]
 TargetUrl = Annotated[
     str | None, typer.Option("--target", help="sftp://[user@]host[:port]/path, with --source.")

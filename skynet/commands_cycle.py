@@ -99,6 +99,7 @@ def _show(report: Report, request: Request, seconds: float, calls: Calls, face: 
         seconds,
         everything=face.verbose,
         calls=calls,
+        approve=request.approve,
         of_saved=request.saved is not None,
     )
     if report.outcome in ("problems", "held"):

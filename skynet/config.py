@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -287,7 +287,21 @@ def _file_drafts(options: Options, environ: Mapping[str, str], cwd: Path) -> lis
                 f'{file} has no mirror "{printable(name)}".{did_you_mean(name, drafts)} '
                 f"Its mirrors: {', '.join(drafts)}."
             )
-    return [drafts[name] for name in dict.fromkeys(options.names or drafts)]
+    chosen = [drafts[name] for name in dict.fromkeys(options.names or drafts)]
+    _refuse_twins(file, chosen)
+    return chosen
+
+
+def _refuse_twins(file: Path, drafts: Iterable[_Draft]) -> None:
+    """Two of the same source and target would have one state, and each the other's in its way."""
+    seen: dict[Any, str] = {}
+    for draft in drafts:
+        first = seen.setdefault((draft.values["source"], draft.values["target"]), draft.name)
+        if first != draft.name:
+            raise ConfigError(
+                f"{file}: [mirror.{first}] and [mirror.{draft.name}] have the same source and "
+                "target: correct one of them, or leave it out."
+            )
 
 
 def _draft(file: Path, name: str, table: Any, defaults: Mapping[str, Any]) -> _Draft:

@@ -37,14 +37,19 @@ def report_lines(
     *,
     everything: bool,
     calls: Calls,
+    approve: str = "",
     of_saved: bool = False,
 ) -> Iterator[str]:
     """What a cycle came to, in rich markup.
 
-    of_saved: a saved plan was carried out, and nothing else was looked at.
+    approve: the hash that was given, if any. of_saved: a saved plan was carried out, and nothing
+    else was looked at.
     """
     yield from problem_lines(report.problems)
     yield from hazard_lines(report.hazards, calls)
+    if approve and report.outcome == "held":
+        given = escape(printable(approve))
+        yield f"[red]The hash that was given, {given}, is of something else.[/]"
     if report.skipped["special"]:
         yield f"[dim]{report.skipped['special']} special files (pipes, sockets) were left out.[/]"
     if report.skipped["links"]:

@@ -163,6 +163,7 @@ def test_a_command_without_its_mode_says_which_one_it_has(
     ("arguments", "words"),
     [
         (["--source", "x"], ["--source and --target go together"]),
+        (["--source", "", "--target", "sftp://h/x"], ["'--source': it is empty"]),
         (["--source", "x", "--target", "sftp://h/x", "name"], ["leave out --config and mirror"]),
         (["--target", "sftp://me:secret@h/x", "--source", "."], ["holds a password", "***"]),
         (["-c", "gone.toml"], ["gone.toml cannot be read", "Correct its path"]),
@@ -178,6 +179,16 @@ def test_wrong_options_are_explained(
     for word in words:
         assert word in result.err
     assert "secret" not in result.err
+
+
+def test_two_mirrors_of_the_same_are_refused_at_once(tmp_path: Path) -> None:
+    table = f'source = "."\ntarget = "sftp://h/x"\nstate_dir = "{tmp_path.parent}"\n'
+    (tmp_path / "skynet.toml").write_text(f"[mirror.a]\n{table}[mirror.b]\n{table}")
+    for command in (["sync", "--once"], ["sync"], ["daemon"]):
+        result = skynet(*command, cwd=tmp_path)
+        assert result.code == 2
+        assert "[mirror.a] and [mirror.b] have the same source and target" in result.err
+    assert "no daemon runs" in skynet("status", "b", cwd=tmp_path).out
 
 
 def test_an_unknown_mirror_is_answered_with_those_there_are(tmp_path: Path) -> None:

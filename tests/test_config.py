@@ -134,7 +134,8 @@ def test_a_byte_order_mark_and_other_line_ends_are_taken(load: Load) -> None:
 
 
 def test_mirrors_are_chosen_by_name_in_the_order_named(load: Load) -> None:
-    text = photos() + "\n" + photos().replace("[mirror.photos]", '[mirror."my films"]')
+    films = photos().replace("[mirror.photos]", '[mirror."my films"]').replace(TARGET, TARGET + "2")
+    text = photos() + "\n" + films
     assert [each.name for each in load(text)] == ["photos", "my films"]
     chosen = load(text, Options(names=("my films", "photos", "my films")))
     assert [each.name for each in chosen] == ["my films", "photos"]

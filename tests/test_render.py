@@ -123,6 +123,15 @@ def test_hazards_are_told_with_the_way_to_approve() -> None:
     assert lines[3] == "If it is right, run: skynet sync --once [a] -c x --bwlimit 2M --approve abc"
 
 
+def test_a_hash_of_something_else_is_told() -> None:
+    held = report("held", hazards=[Hazard("mass-delete", "Too many.", "abc")])
+    lines = plain(report_lines(held, 0, everything=False, calls=CALLS, approve="[former]"))
+    assert lines[-2:] == [
+        "The hash that was given, [former], is of something else.",
+        "Held: nothing was done.",
+    ]
+
+
 def test_a_plan_that_was_saved_is_approved_by_its_file() -> None:
     calls = Calls("", "m --plan [x].plan")
     hazards = [Hazard("mass-delete", "Too many.", "abc")]
