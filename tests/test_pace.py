@@ -349,7 +349,7 @@ def test_who_calls_does_not_stand_behind_what_waits(most_streams: int) -> None:
     assert before <= 16 if most_streams > 1 else before == 64
 
 
-def test_the_channel_for_calls_carries_nothing_else() -> None:
+def test_the_channel_for_calls_takes_no_part_in_large_files() -> None:
     connection = ScriptedConnection(greeting(obedient))
     shares: list[None] = []
 
@@ -365,7 +365,7 @@ def test_the_channel_for_calls_carries_nothing_else() -> None:
         for thread in threading.enumerate():
             if thread.name == "sftp-open":
                 thread.join(PATIENCE)
-        assert client.width == 5
+        assert client.width == 4
         client.call(wide())
     assert len(shares) == 4
 

@@ -39,7 +39,7 @@ class Session:
     """One channel. `work` is shared by all sessions of a client; see the module's text.
 
     everywhere(step, begin, done): pin step.make() to every session for which begin() is true.
-    rations: of this session alone.
+    rations: of this session alone. takes: whether it takes from `work` now; None for always.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class Session:
         everywhere: Callable[[Everywhere, Callable[[], bool], Done], None],
         rations: Rations[Talk],
         pace: Pace | None = None,
+        takes: Callable[[], bool] | None = None,
     ) -> None:
+        self._takes = takes
         self._stream = stream if pace is None else PacedStream(stream, pace, self._note_progress)
         self._is_paced = pace is not None
         self._rations = rations
@@ -182,6 +184,8 @@ class Session:
         if self._pinned:
             return True
         if not self._work or self._rations.are_short:
+            return False
+        if self._takes is not None and not self._takes():
             return False
         return self._window.has_room and self._outgoing_bytes < OUTGOING_LIMIT
 

@@ -1,7 +1,8 @@
 """A client for one SFTP server: conversations in, results out, over the channels of a connection.
 
 It holds one queue of conversations and several sessions, one for each channel, which take from it
-what they have room for.
+what they have room for. Large files go over all channels but one, the channel aside: while they
+fill the others it takes what is queued, so that small files and calls get past them.
 
 Deadlines: a supervisor aborts the connection when a session with requests in flight has made no
 progress for `timeout` seconds; so whoever waits for a conversation needs no deadline of its own.
@@ -53,8 +54,11 @@ class Connection(Protocol):
 class Client:
     """Runs conversations over one connection. Sessions are opened on demand, up to `channels`.
 
-    pace: how fast all of them together may send, None for as fast as can be. With a pace, one more
-    channel serves `call` alone. clock: by which it is measured whether a channel is of use.
+    Beside these there is the channel aside, as soon as something is to get past a large file.
+
+    pace: how fast all of them together may send, None for as fast as can be. With a pace, the
+    channel aside is there from the beginning, and serves `call`. clock: by which it is measured
+    whether a channel is of use.
     """
 
     def __init__(
@@ -83,13 +87,16 @@ class Client:
         self._closed = threading.Event()
         self._lost: SkynetError | None = None
         self._aside: Session | None = None
+        self._may_open_aside = channels > 1
         threading.Thread(target=self._supervise, name="sftp-supervisor", daemon=True).start()
         try:
             self.capabilities = self._open_first()
+            self._home = self._sessions[0]
             if pace is not None:
                 # Under a limit megabytes wait on a channel; who calls, as to keep the lease, must
                 # not stand behind them.
-                self._aside = self._try_to_open(aside=True)
+                self._may_open_aside = False
+                self._home = self._try_to_open(aside=True) or self._home
         except BaseException:
             self.close()
             raise
@@ -119,12 +126,13 @@ class Client:
         if self._lost is not None or self._closed.is_set():
             self._fail_queued()
             return
+        self._make_way()
         for session in list(self._sessions):
             session.kick()
 
     def call(self, conversation: Conversation[T]) -> T:
         """Run a conversation of a few requests and wait for it. The supervisor bounds the wait."""
-        if self._aside is not None:
+        if self._home is self._aside:
             return self.call_pinned(conversation)
         answer: _Answer[T] = _Answer()
         self._queue([Work(conversation, answer.set)])
@@ -144,8 +152,7 @@ class Client:
         self, conversation: Conversation[T], done: Callable[[T | None, BaseException | None], None]
     ) -> None:
         """Begin what `call_pinned` waits for; what is pinned later is asked later."""
-        home = self._aside or self._sessions[0]  # a lost session ends all of the client
-        home.pin(Work(conversation, done, 0))
+        self._home.pin(Work(conversation, done, 0))  # a lost session ends all of the client
 
     def widen(self) -> None:
         """Open the channels that this round trip asks for, together and in the background.
@@ -169,8 +176,8 @@ class Client:
 
     @property
     def width(self) -> int:
-        """Channels that are open."""
-        return len(self._sessions)
+        """Channels that large files go over."""
+        return len(self._carrying())
 
     def close(self) -> None:
         """End all sessions and the connection; what is still under way fails."""
@@ -215,8 +222,11 @@ class Client:
             with self._lock:
                 self._opening -= 1
 
+    def _open_aside(self) -> None:
+        self._try_to_open(aside=True)
+
     def _try_to_open(self, *, aside: bool = False) -> Session | None:
-        """One more session at work, for `call` alone if it is `aside`; None if none can be had."""
+        """One more session at work; None if none can be had."""
         session = None
         try:
             session = self._new_session(aside=aside)
@@ -227,23 +237,26 @@ class Client:
             if session is not None:
                 with self._lock:
                     self._sessions.remove(session)
+                    self._aside = None if aside else self._aside
                 session.end(LinkLost("The server did not take up this channel."))
             return None
         return session
 
     def _carrying(self) -> list[Session]:
-        """The sessions that carry what is submitted."""
+        """The sessions that large files go over."""
         return [session for session in self._sessions if session is not self._aside]
 
     def _new_session(self, *, aside: bool = False) -> Session:
         stream = self._connection.open_stream(wire.init())
         with self._lock:
-            shares = not aside and len(self._carrying()) < SHARING_CHANNELS
+            shares = aside or len(self._carrying()) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()
             rations: Rations[Talk] = Rations(self._limits, self._note_acknowledged)
             run = self._run_everywhere
-            session = Session(stream, work, self._on_lost, run, rations, self._pace)
+            takes = self._runs_everywhere if aside else None
+            session = Session(stream, work, self._on_lost, run, rations, self._pace, takes)
             self._sessions.append(session)
+            self._aside = session if aside else self._aside
         return session
 
     def _limits(self) -> Limits:
@@ -255,14 +268,16 @@ class Client:
 
     def _note_acknowledged(self, count: int) -> None:
         """See whether large files gain from the channels; a limit would be measured instead."""
-        if not self._shared or self._rate() is not None:
-            return
-        if all(step.ended for step, _, _ in self._shared):
+        if self._rate() is not None or not self._runs_everywhere():
             return
         if self._gain.note(count, len(self._carrying()), self.round_trip):
             with self._lock:
                 self._tried += 1
             self.widen()
+
+    def _runs_everywhere(self) -> bool:
+        """Whether a large file is under way."""
+        return not all(step.ended for step, _, _ in self._shared)
 
     def _run_everywhere(self, step: Everywhere, begin: Callable[[], bool], done: Done) -> None:
         with self._lock:
@@ -273,12 +288,24 @@ class Client:
             sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:
             _join(session, step, begin, done)
+        self._make_way()
+
+    def _make_way(self) -> None:
+        """Let what is queued get past a large file, if one is under way."""
+        if not self._work or not self._runs_everywhere():
+            return
+        with self._lock:
+            opens_aside, self._may_open_aside = self._may_open_aside, False
+        if opens_aside:
+            threading.Thread(target=self._open_aside, name="sftp-open", daemon=True).start()
+        elif self._aside is not None:
+            self._aside.kick()
 
     def _let_join(self, session: Session) -> None:
         """Start a session, and let it take its part in what runs everywhere."""
         with self._lock:  # so that it is either here or there that it joins
-            session.start(f"sftp-{self.width}")
-            shared = list(self._shared)
+            session.start(f"sftp-{len(self._sessions)}")
+            shared = [] if session is self._aside else list(self._shared)
         for step, begin, done in shared:
             _join(session, step, begin, done)
         session.kick()
