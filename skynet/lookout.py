@@ -66,6 +66,14 @@ Lost = Callable[[Loss], None]
 Hear = Callable[[FileSystemEvent], None]
 
 
+class Eyes(NamedTuple):
+    """watches: whether a directory is watched, or cannot be. watch: have it watched after all."""
+
+    observer: BaseObserver
+    watches: Callable[[bytes], bool]
+    watch: Callable[[bytes], None]
+
+
 class _Handler(FileSystemEventHandler):
     def __init__(self, hear: Hear) -> None:
         self._hear = hear
@@ -152,6 +160,19 @@ if sys.platform == "linux":
             self.remove_callbacks([(descriptor, name)])
             return descriptor <= self._newest
 
+        def watch(self, path: bytes) -> None:
+            """Let the directory be watched and told of with all in it, as one just made is."""
+            above, name = os.path.split(path)
+            nobody = _Nobody()
+            caller = CallbackId(id(nobody))
+            try:
+                descriptor = super().add_callback(above, self._mask, nobody, caller)
+            except OSError:
+                return  # as above
+            made = Mask(InotifyConstants.IN_CREATE | InotifyConstants.IN_ISDIR)
+            self.handle_event(InotifyEvent(descriptor, made, 0, name))
+            self.remove_callbacks([(descriptor, caller)])
+
     class _Emitter(InotifyEmitter):
         """The thread that makes watchdog's events of the kernel's."""
 
@@ -185,20 +206,18 @@ if sys.platform == "linux":
             self._reader.stop()
             self._reader.join()
 
-        def watches(self, path: bytes) -> bool:
-            return self._reader.watches(path)
+        def eyes(self) -> Eyes:
+            return Eyes(self, self._reader.watches, self._reader.watch)
 
-    def _new_observer(lost: Lost) -> tuple[BaseObserver, Callable[[bytes], bool]]:
-        observer = _LinuxObserver(lost)
-        return observer, observer.watches
+    def _open_eyes(lost: Lost) -> Eyes:
+        return _LinuxObserver(lost).eyes()
 
 else:
     from watchdog.observers import Observer
 
-    def _new_observer(
-        lost: Lost,  # noqa: ARG001 - these report no loss
-    ) -> tuple[BaseObserver, Callable[[bytes], bool]]:
-        return Observer(), lambda _: True  # they watch trees, not directories
+    def _open_eyes(lost: Lost) -> Eyes:  # noqa: ARG001 - these report no loss
+        # They watch trees, not directories.
+        return Eyes(Observer(), lambda _: True, lambda _: None)
 
 
 def _as_given(path: bytes) -> Any:
@@ -223,14 +242,16 @@ class Lookout:
         self.refused: OSError | None = None  # why one of them is not; a limit if there is one
         self._observer: BaseObserver | None = None
         self._watches: Callable[[bytes], bool] = lambda _: True
+        self._watch: Callable[[bytes], None] = lambda _: None
         self._moved: set[bytes] = set()  # where directories were moved to since the last patrol
         self._doubtful: set[bytes] = set()  # directories that the last patrol found unwatched
+        self._mended: set[bytes] = set()  # those of them that it had watched
 
     def start(self) -> None:
         """Return when all of the tree is watched. Raises OSError; `stop` is to be called then."""
         # Of a directory that was moved out, and in again elsewhere; watchdog does as it should.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
-        observer, self._watches = _new_observer(self._sort)
+        observer, self._watches, self._watch = _open_eyes(self._sort)
         self._observer = observer
         handler = _Handler(lambda _: self._sing())
         observer.schedule(handler, _as_given(self._canary), event_filter=WANTED)
@@ -247,16 +268,26 @@ class Lookout:
         return len(emitters) < 2 or not all(emitter.is_alive() for emitter in emitters)
 
     def patrol(self) -> bool:
-        """Whether there are directories that ought to be watched and are not.
+        """Have watched what ought to be; whether there are directories where that is of no use.
 
         watchdog loses those that are moved, or are in what is moved, before it has come to watch
-        them. So what was moved is looked at, twice, as the first time it may be about to.
+        them: of a directory that is made, filled and renamed at once, some of what is in it. So
+        what was moved is looked at twice, as the first time it may be about to; and once more,
+        when it was told of what it has lost.
         """
-        before, self._doubtful = self._doubtful, set()
+        doubtful, self._doubtful = self._doubtful, set()
+        mended, self._mended = self._mended, set()
         if self._moved:
             moved, self._moved = self._moved, set()
             self._doubtful = {path for each in moved for path in self._unwatched_in(each)}
-        return any(not self._watches(path) for path in before if _is_directory(path))
+        for path in sorted(doubtful):  # with what is above others, these are watched as well
+            if self._is_missed(path):
+                self._watch(path)
+                self._mended.add(path)
+        return any(map(self._is_missed, mended))
+
+    def _is_missed(self, path: bytes) -> bool:
+        return _is_directory(path) and not self._watches(path)
 
     def _unwatched_in(self, top: bytes) -> Iterator[bytes]:
         for path, _, _ in os.walk(top):
