@@ -94,7 +94,8 @@ class Mailbox:
             at_rest = self._clock() - changed / 1e9 > SETTLED
             self._empty_at = changed if at_rest and not files else None
         except FileNotFoundError:
-            make_private(self._directory)  # local state may be deleted at any time
+            with suppress(SkynetError):  # as the class says
+                make_private(self._directory)  # local state may be deleted at any time
             return []
         except OSError:
             return []  # as the class says

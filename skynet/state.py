@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -10,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from skynet.errors import OwnedError, UsageError
+from skynet.errors import OwnedError, SkynetError, UsageError
 
 LOCK = "lock"
 TRIES = 5  # who only looks at a lock has it for microseconds
 TRY_AGAIN = 0.01  # seconds
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def directory_for(base: Path, source: bytes, target: str) -> Path:
@@ -31,28 +33,20 @@ def make_directories(directory: Path) -> None:
 
 
 def make_private(directory: Path) -> None:
-    """As `make_directories`; UsageError if that cannot be."""
+    """As `make_directories`; UsageError if that cannot be, SkynetError while the disk is full."""
     try:
         make_directories(directory)
     except OSError as error:
-        raise UsageError(
-            f"The state directory {directory} cannot be made: {error.strerror}. "
-            "Name another one with --state-dir.",
-            "state-directory",
-        ) from None
+        raise _of_no_use(directory, "made", error) from None
 
 
 @contextlib.contextmanager
 def locked(directory: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Hold the directory's lock. OwnedError names the process that has it."""
+    """Hold the directory's lock. OwnedError names the process that has it; else as above."""
     try:
         handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise UsageError(
-            f"The state directory {directory} cannot be written to: {error.strerror}. "
-            "Name another one with --state-dir.",
-            "state-directory",
-        ) from None
+        raise _of_no_use(directory, "written to", error) from None
     try:
         if not _take(handle, sleep):
             raise OwnedError(
@@ -60,11 +54,24 @@ def locked(directory: Path, sleep: Callable[[float], None] = time.sleep) -> Iter
                 "Wait for it to end, or stop it.",
                 "locked",
             )
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise _of_no_use(directory, "written to", error) from None
         yield
     finally:
         os.close(handle)  # and with it the lock
+
+
+def _of_no_use(directory: Path, what: str, error: OSError) -> SkynetError:
+    """What it means that the directory cannot be used: only a disk that is full mends itself."""
+    kind = SkynetError if error.errno in FULL else UsageError
+    return kind(
+        f"The state directory {directory} cannot be {what}: {error.strerror}. "
+        "Name another one with --state-dir.",
+        "state-directory",
+    )
 
 
 def is_locked(directory: Path) -> bool:

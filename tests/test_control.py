@@ -16,6 +16,7 @@ from skynet.control import COMMANDS, EXPIRY, MAX_BYTES, SETTLED, Command, Mailbo
 from skynet.errors import SkynetError
 from skynet.state import locked
 from skynet.statefile import encode
+from tests.support.mounts import small_disk
 
 PAUSE = Command("pause")
 
@@ -284,6 +285,20 @@ def test_a_directory_that_was_deleted_is_made_again(
     assert mailbox.take() == []
     leave(state, "a.command", asked(clock), clock)
     assert mailbox.take() == [("a", PAUSE)]
+
+
+def test_a_directory_that_cannot_be_made_again_does_not_stop_the_daemon(
+    tmp_path: Path, clock: Clock
+) -> None:
+    with small_disk(tmp_path / "small") as disk:
+        mailbox = Mailbox(disk.place / COMMANDS, clock)
+        (disk.place / COMMANDS).rmdir()
+        disk.remount("ro")
+        assert mailbox.take() == []
+        disk.remount("rw")
+        assert mailbox.take() == []
+        leave(disk.place, "a.command", asked(clock), clock)
+        assert mailbox.take() == [("a", PAUSE)]
 
 
 def test_a_disk_that_fails_does_not_stop_the_daemon(

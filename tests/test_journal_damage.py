@@ -8,7 +8,6 @@ import pickle
 import random
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from skynet.dirty import MAX_PATH
 from skynet.journal import MAX_PAUSE
 from skynet.marks import Mark
 from tests.support.journals import ALL, Opened
+from tests.support.mounts import SmallDisk, small_disk
 
 
 @pytest.fixture
@@ -288,36 +288,23 @@ def test_after_a_success_the_pace_is_as_before(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB, where this can be had."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("only root can mount a small file system")
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "small") as disk:
+        yield disk
 
 
-def test_a_disk_that_is_really_full(small_disk: Path) -> None:
-    opened = Opened(small_disk / "journal")
+def test_a_disk_that_is_really_full(disk: SmallDisk) -> None:
+    opened = Opened(disk.place / "journal")
     opened.journal.mark([Mark(b"a")])
     opened.journal.flush()
-    ballast = small_disk / "ballast"
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while file.write(b"x" * 4096):
-            pass
+    disk.fill()
     marked = {b"%d/%s" % (n % 3, b"x" * 200 + b"%d" % n): False for n in range(900)}
     opened.journal.mark(map(Mark, marked))
     for _ in range(20):
         opened.journal.flush()
     assert opened.notices == ["journal-degraded"]
     assert opened.journal.pending().marks == marked | {b"a": False}
-    ballast.unlink()
+    disk.empty()
     opened.journal.settle(opened.journal.pending().upto, [Mark(b"b")])
     for _ in range(MAX_PAUSE + 1):
         opened.journal.flush()
@@ -325,17 +312,16 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     opened.journal.close()
 
 
-def test_a_disk_that_is_read_only(small_disk: Path) -> None:
-    opened = Opened(small_disk / "journal")
+def test_a_disk_that_is_read_only(disk: SmallDisk) -> None:
+    opened = Opened(disk.place / "journal")
     full(opened, 10)
-    again = ["mount", "-o", "remount,ro", str(small_disk)]
-    subprocess.run(again, check=True)
+    disk.remount("ro")
     assert opened.holds() == ALL
     opened.journal.settle(opened.journal.pending().upto, [Mark(b"b")])
     for _ in range(10):
         opened.journal.flush()
     assert opened.notices == ["journal-damaged", "journal-degraded"]
-    subprocess.run([*again[:2], "remount,rw", str(small_disk)], check=True)
+    disk.remount("rw")
     for _ in range(MAX_PAUSE + 1):
         opened.journal.flush()
     assert opened.holds() in ({b"b": False}, ALL)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from skynet.errors import OwnedError, UsageError
+from skynet.errors import OwnedError, SkynetError, UsageError
 from skynet.state import LOCK, directory_for, holder, is_locked, locked, make_private
+from tests.support.mounts import small_disk
 
 HOLD = """
 import sys
@@ -49,6 +50,17 @@ def test_directory_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     assert caught.value.code == "state-directory"
     with pytest.raises(UsageError, match="--state-dir"), locked(tmp_path / "none"):
         pass
+
+
+def test_a_disk_that_is_full_may_have_room_later(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as disk:
+        disk.fill()
+        with pytest.raises(SkynetError, match="No space left") as caught, locked(disk.place):
+            pass
+        assert (caught.value.code, caught.value.exit_code) == ("state-directory", 1)
+        disk.empty()
+        with locked(disk.place):
+            assert holder(disk.place) == os.getpid()
 
 
 def test_lock_is_held_once_and_names_its_holder(tmp_path: Path) -> None:
