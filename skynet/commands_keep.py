@@ -36,8 +36,13 @@ def daemon(options: Options, log_file: Path | None, face: Face) -> int:
     except SkynetError as error:
         return face.fail(error)
     notifier = Notifier.from_environ(os.environ)
-    pulse = Pulse(notifier.ready, lambda _statuses: notifier.alive(), notifier.stopping)
+
+    def stopping(why: str) -> None:
+        notifier.stopping()
+        logs.log("info", "", f"skynet ends: {why}")
+
     try:
+        pulse = Pulse(notifier.ready, lambda _statuses: notifier.alive(), stopping)
         mirrors = _fit_mirrors(options)
         kept = [keeping(each, NOBODY, logs.log, _stages(each, logs.log, face)) for each in mirrors]
         names = ", ".join(mirror.name for mirror in mirrors)

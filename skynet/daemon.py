@@ -35,11 +35,11 @@ class Kept(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """Who wants to know of the daemon: that all keepers run, what they do as it lives, the end."""
+    """Who wants to know that all keepers run, what they do as the daemon lives, and why it ends."""
 
     ready: Callable[[], object] = lambda: None
     alive: Callable[[Sequence[Status]], object] = lambda _statuses: None
-    stopping: Callable[[], object] = lambda: None
+    stopping: Callable[[str], object] = lambda _why: None
 
 
 def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> ExitCode:
@@ -63,7 +63,7 @@ def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> Ex
         while not stop.wait(LOOK_SECONDS) and any(thread.is_alive() for thread in threads):
             # One that has ended is told of elsewhere: the others are not to be killed for it.
             pulse.alive([keeper.status for keeper in keepers])
-        pulse.stopping()
+        pulse.stopping(_why(stop.number))
         code = _end(keepers, threads, clock)
         return ExitCode.INTERRUPTED if stop.number == signal.SIGINT else code
 
@@ -82,6 +82,10 @@ def _end(
     if any(keeper.has_failed for keeper in keepers):
         return ExitCode.PROBLEMS
     return ExitCode.IN_SYNC
+
+
+def _why(number: int) -> str:
+    return signal.Signals(number).name if number else "no mirror is kept any more"
 
 
 def _join(threads: Sequence[threading.Thread], until: float, clock: Callable[[], float]) -> None:

@@ -154,9 +154,15 @@ def test_one_that_has_ended_does_not_keep_the_daemon_from_its_signs_of_life(
 
 def test_when_all_have_ended_the_daemon_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    pulse = Pulse(stopping=lambda: told.append("stopping"))
-    assert Crowd(monkeypatch, fail, fail).run(pulse=pulse) == ExitCode.PROBLEMS
-    assert told == ["stopping"]
+    assert Crowd(monkeypatch, fail, fail).run(pulse=Pulse(stopping=told.append)) == 1
+    assert told == ["no mirror is kept any more"]
+
+
+def test_a_daemon_that_is_asked_to_end_says_by_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    pulse = Pulse(alive=lambda _: signal.raise_signal(signal.SIGTERM), stopping=told.append)
+    assert Crowd(monkeypatch, live).run(pulse=pulse) == ExitCode.IN_SYNC
+    assert told == ["SIGTERM"]
 
 
 def test_all_are_abandoned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

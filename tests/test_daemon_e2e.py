@@ -345,6 +345,7 @@ def test_it_ends_in_time_whatever_it_does(
 ) -> None:
     busy(house)
     assert house.end(number) == (130 if number == signal.SIGINT else 0)
+    assert house.log.endswith(f"INFO skynet ends: {number.name}\n")
     assert "Traceback" not in house.log
     house.link.flow()
     house.link.rate = float("inf")
