@@ -153,6 +153,7 @@ class Keeper:
             self._flusher.start()
             stack.callback(self._flusher.stop)
             stack.callback(self._watcher.stop)
+            self._bulletin.write(at_once=True)  # to watch a large source takes its time
             self._watcher.start()
             self.agenda.look_everywhere()  # since the last run nobody has watched
             self._bulletin.backlog = self.agenda.backlog()

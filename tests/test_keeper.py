@@ -17,6 +17,7 @@ from skynet.errors import AuthError, ConnectError, LinkLost, RequestError
 from skynet.marks import EVERYTHING, Mark, Sight
 from skynet.reconcile import run_in
 from skynet.session import Session
+from skynet.watch import Watcher
 from tests.support.keepers import TREE, House, Line
 from tests.support.wear import Wear
 
@@ -46,6 +47,16 @@ def test_it_brings_all_there_and_then_only_what_changes(house: House) -> None:
     assert house.done("walk") == []
     assert house.connects == [1000.0]
     assert house.log[0][1] == "connected to the test"
+
+
+def test_it_is_said_to_be_starting_while_it_begins_to_watch(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[str] = []
+    monkeypatch.setattr(Watcher, "start", lambda _: states.append(house.status.state))
+    for _ in range(2):  # the second time it is told that one has ended
+        house.run(10.0)
+    assert states == ["starting"] * 2
 
 
 def test_at_rest_it_asks_for_a_sign_of_life_and_nothing_else(house: House) -> None:
