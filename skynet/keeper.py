@@ -251,7 +251,7 @@ class Keeper:
         self._bulletin.write()
 
     def _check(self) -> None:
-        """Called every moment by a cycle: raises Interrupted when it is to end."""
+        """Called every moment by who works or waits: raises Interrupted when that is to end."""
         if self._clock() - self._looked_at >= LOOK_SECONDS:
             self._look()
         if self._is_stopping or self._is_paused:
@@ -288,6 +288,10 @@ class Keeper:
         return f"skynet failed ({fault!r}); the log tells where."
 
     def _setback(self, error: SkynetError, began: float) -> Event:
+        if isinstance(error, Interrupted):
+            self._bulletin.cycle_interrupted(error, self._clock() - began)
+            self._leave(error)
+            return Event.STOP if self._is_stopping else Event.PAUSE
         self._bulletin.cycle_failed(error, self._clock() - began)
         self._leave(error)
         can_help = error.retry or isinstance(error, SourceError | IndexDamaged)
@@ -303,12 +307,11 @@ class Keeper:
         return changed
 
     def _keep_alive(self, now: float) -> Event | None:
-        session = self._line.session
-        if now < self._ping_at or session is None:
+        if now < self._ping_at:
             return None
         self._ping_at = now + KEEPALIVE_SECONDS
         try:
-            session.keep_alive()
+            self._line.keep_alive()
         except SkynetError as error:
             return self._setback(error, now)
         self._backoff.reset()
@@ -326,10 +329,6 @@ class Keeper:
         try:
             session.root.verify()  # a source that is gone is no matter of its files
             report = run_in(session, request)
-        except Interrupted as interruption:
-            self._bulletin.cycle_interrupted(interruption, self._clock() - began)
-            self._leave(interruption)
-            return Event.STOP if self._is_stopping else Event.PAUSE
         except SkynetError as error:
             if isinstance(error, IndexDamaged):
                 self._docket.scan_now()

@@ -245,6 +245,19 @@ def test_what_was_done_before_a_pause_is_in_the_log(tmp_path: Path) -> None:
         assert house.end() == 0
 
 
+def test_it_can_be_paused_while_it_connects_to_a_silent_server(house: Household) -> None:
+    kept, before = house.only, house.link.connections
+    house.link.stall()
+    house.link.cut()
+    kept.put({"new": b"so that it notices"})
+    house.until(lambda: house.link.connections > before)
+    assert house.run("pause").code == 0
+    house.until(lambda: kept.is_state("paused"), 5.0)
+    house.link.flow()
+    assert house.run("resume").code == 0
+    house.finish()
+
+
 def test_a_second_daemon_is_refused_and_told_whose_mirror_it_is(house: Household) -> None:
     second = house.run("daemon")
     assert second.code == 5

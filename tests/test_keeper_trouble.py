@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,14 @@ from typing import Any
 import pytest
 
 from skynet import keeper as room
-from skynet.errors import ConnectError, SkynetError
+from skynet.control import COMMANDS
+from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.index import Index
+from skynet.marks import Mark, Sight
 from skynet.state import make_private
 from tests.support.keepers import TREE, House
+
+DEADLINE = 20.0  # seconds of real time, for another thread
 
 
 @pytest.fixture
@@ -141,6 +147,71 @@ def test_what_is_held_is_held_on_another_network_too(tmp_path: Path) -> None:
     house.at(30.0, approve)
     house.run(40.0)
     house.check()
+
+
+# The server is silent.
+
+
+class Silence:
+    """A server that says nothing until what was done meanwhile has been seen to."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._is_over = False
+        self.answers: list[str] = []
+
+    def begin(self) -> None:
+        """Called where the server is waited for; the first time it is silent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        house = self._house
+        house.tell(Sight(Mark(b"a", True)))
+        self._until(lambda: not house.status.is_in_sync)
+        order = house.order("pause")
+        self._until((house.state / COMMANDS / f"{order}.answer").exists)
+        self.answers.append(house.answer(order))
+        raise LinkLost("It was cut.")
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            self._house.now += 1.0
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("verb", ["connect", "stamp"])
+def test_orders_are_obeyed_while_the_server_is_silent(house: House, verb: str) -> None:
+    """Whether it is connected to, or asked for a sign of life at rest."""
+    house.put(TREE, tell=False)
+    silence = Silence(house)
+    if verb == "connect":
+        house.on_connect = silence.begin
+    else:
+        house.on_call = lambda line: silence.begin() if line.calls[-1][0] == verb else None
+    states: list[str] = []
+    house.at(100.0, lambda: states.append(house.status.state))
+    house.at(110.0, lambda: house.order("resume"))
+    house.run(200.0)
+    assert silence.answers == ["Paused, until skynet resume; changes are noted meanwhile."]
+    assert states == ["paused"]
+    house.check()
+
+
+def test_a_connection_that_comes_too_late_is_closed(house: House) -> None:
+    late, closed = threading.Event(), threading.Event()
+
+    def be_late() -> None:
+        house.keeper.stop()
+        assert late.wait(DEADLINE)
+
+    house.on_connect = be_late
+    house.on_close = closed.set
+    house.keeper.run()
+    assert not closed.is_set()
+    late.set()
+    assert closed.wait(DEADLINE)
 
 
 # What it says.

@@ -66,6 +66,10 @@ class Line(MemoryRemote):
         super()._called(verb, path, requests=requests, mutations=mutations)
         self._house.called(verb, path, self)
 
+    def close(self) -> None:
+        super().close()
+        self._house.on_close()
+
 
 class House:
     """See the module's text. `settings` are the mirror's own, over the defaults.
@@ -95,6 +99,8 @@ class House:
         self.failures: list[AssertionError] = []
         self.at_call: dict[int, Callable[[], object]] = {}
         self.on_call: Callable[[Line], None] = lambda line: None
+        self.on_connect: Callable[[], object] = lambda: None
+        self.on_close: Callable[[], object] = lambda: None
         self._plans: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
         self._waits = 0
@@ -186,6 +192,7 @@ class House:
 
     def _connect(self, monitor: Monitor) -> Remote:
         self.connects.append(self.now)
+        self.on_connect()
         if self.refusals:
             raise self.refusals.popleft()
         if not self.is_up:
