@@ -149,7 +149,9 @@ def test_an_emptied_source_is_held_until_it_is_full_again(complete: Household) -
     assert complete.run("status").code == 0
     assert kept.trashed() == {}
     complete.finish()
-    assert kept.done()["upload"] <= 12
+    # The ten of the beginning and two more. What was there and not recorded when it was killed, and
+    # is too young to be known by its times, may be sent again; never the ten.
+    assert kept.done()["upload"] <= 15
 
 
 def test_what_is_held_is_done_when_it_is_approved(complete: Household) -> None:
