@@ -246,3 +246,5 @@ def main() -> None:
             raise
         sys.stderr.write(f"skynet: the output cannot be written: {lost}. It is not whole.\n")
         sys.exit(max(end.code, ExitCode.UNUSABLE) if isinstance(end.code, int) else end.code)
+    finally:
+        gc.freeze()  # or Python looks for cycles in all that it is about to leave, for 50 ms

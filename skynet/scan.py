@@ -315,10 +315,10 @@ def _listing(directory: bytes, found: Iterable[os.DirEntry[Any] | _Glanced]) -> 
             unknown.add(child_name)
             problems.append(unreadable(join(directory, child_name), error))
             continue
-        if kind_of(status) is None:
-            special.add(child_name)
-        else:
+        if stat.S_ISREG(status.st_mode) or kind_of(status) is not None:  # most are files
             children[child_name] = identity(status)
+        else:
+            special.add(child_name)
     return Listing(children, problems, unknown | special, special, failed=False)
 
 
