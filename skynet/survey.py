@@ -188,7 +188,8 @@ class _Walk:
     def _differing(self, place: _Place, local: Listing, remote: Listed) -> list[bytes]:
         """The names to look at: all but files that have changed on neither side.
 
-        Those are nearly all names of most trees, so nothing is made for them.
+        Those are nearly all names of most trees, so nothing is made for them. What has changed on
+        both sides may be named twice.
         """
         if not place.branch.deep:
             return list(place.branch.below)
