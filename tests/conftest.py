@@ -10,10 +10,14 @@ look for mistakes. A property that names its own `max_examples` in
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.command import Site, make_site
+from tests.support.sshd import Sshd, running_sshd
 
 # What steers the tests themselves; every other SKYNET_* variable is a user's and is unset.
 CONTROLS = {
@@ -74,3 +78,16 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for variable in ["SSH_AUTH_SOCK", "SSH_ASKPASS", *users]:
         monkeypatch.delenv(variable, raising=False)
     return directory
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An OpenSSH server for the tests of a module, unless that has one of its own."""
+    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def site(sshd: Sshd, tmp_path: Path) -> Site:
+    """A mirror of that server, with a source and a target of its own."""
+    return make_site(sshd, tmp_path)

@@ -24,27 +24,15 @@ from tests.support.command import (
     Result,
     Site,
     bound_by_modes,
-    make_site,
     serving,
     skynet,
     snapshot,
 )
-from tests.support.sshd import Sshd, free_port, make_key, running_sshd
+from tests.support.sshd import free_port, make_key, running_sshd
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs an OpenSSH server")
 
 PASSWORD = "not the right one"
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def site(sshd: Sshd, tmp_path: Path) -> Site:
-    return make_site(sshd, tmp_path)
 
 
 @dataclass(frozen=True)

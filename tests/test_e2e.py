@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,6 @@ OP_CONTRACT: dict[str, type | tuple[type, ...]] = {
     "saved": int,
 }
 BIG = 128 << 20  # bytes: long enough under way to be caught at it
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def site(sshd: Sshd, tmp_path: Path) -> Site:
-    return make_site(sshd, tmp_path)
 
 
 def assert_contract(value: dict[str, Any], contract: dict[str, Any]) -> None:

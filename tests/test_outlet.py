@@ -20,26 +20,13 @@ from tests.support.command import (
     Site,
     command_line,
     environment,
-    make_site,
     skynet,
     snapshot,
 )
-from tests.support.sshd import Sshd, running_sshd
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs an OpenSSH server")
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs Linux's /dev/full")
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def site(sshd: Sshd, tmp_path: Path) -> Site:
-    return make_site(sshd, tmp_path)
 
 
 End = int | IO[bytes]

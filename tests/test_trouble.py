@@ -8,26 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import Site, bound_by_modes, make_site, skynet, snapshot
-from tests.support.sshd import Sshd, running_sshd
+from tests.support.command import Site, bound_by_modes, skynet, snapshot
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs an OpenSSH server")
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def site(sshd: Sshd, tmp_path: Path) -> Site:
-    return make_site(sshd, tmp_path)
 
 
 def test_an_unreadable_file_does_not_stop_the_others(site: Site) -> None:
