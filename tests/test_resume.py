@@ -191,8 +191,9 @@ def test_a_killed_skynet_goes_on_against_a_real_server(tmp_path: Path) -> None:
         with (site.source / "video").open("wb") as file:
             file.truncate(size)
         words = ["sync", "--once", "--state-dir", str(tmp_path / "state")]
+        slowly = ["--bwlimit", "40M"]  # or it may be there before anything is noted
         died = subprocess.run(
-            [sys.executable, "-c", DIES, *words, *map(str, site.options())],
+            [sys.executable, "-c", DIES, *words, *slowly, *map(str, site.options())],
             env=environment(),
             timeout=DEADLINE,
             capture_output=True,
