@@ -186,10 +186,8 @@ def _run_mirror(
     except SkynetError as error:
         _tell(mirror.name, error, time.monotonic() - begun, face, *broken[-1:])
         return error.exit_code
-    calls = commands_cycle.calls_of(mirror, options, request, file)
-    return commands_cycle.tell(
-        mirror.name, report, request, time.monotonic() - begun, calls, face, file
-    )
+    seconds = time.monotonic() - begun
+    return commands_cycle.tell(mirror, options, request, report, seconds, face, file)
 
 
 @contextmanager

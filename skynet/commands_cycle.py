@@ -39,18 +39,19 @@ def run(
 
 
 def tell(
-    name: str,
-    report: Report,
+    mirror: Mirror,
+    options: Options,
     request: Request,
+    report: Report,
     seconds: float,
-    calls: Calls,
     face: Face,
     file: Path | None,
 ) -> ExitCode:
     """Say what came of a mirror; the code to end with. file: where its plan was saved."""
     if face.as_json:
-        face.print_json(report_json(name, report, seconds, ops=request.dry_run))
+        face.print_json(report_json(mirror.name, report, seconds, ops=request.dry_run))
     else:
+        calls = calls_of(mirror, options, request, file)
         _show(report, request, seconds, calls, face)
         if report.saved is not None:
             face.say(saved_lines(report, str(file), calls))

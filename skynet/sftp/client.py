@@ -222,9 +222,6 @@ class Client:
             with self._lock:
                 self._opening -= 1
 
-    def _open_aside(self) -> None:
-        self._try_to_open(aside=True)
-
     def _try_to_open(self, *, aside: bool = False) -> Session | None:
         """One more session at work; None if none can be had."""
         session = None
@@ -237,7 +234,8 @@ class Client:
             if session is not None:
                 with self._lock:
                     self._sessions.remove(session)
-                    self._aside = None if aside else self._aside
+                    if aside:
+                        self._aside = None
                 session.end(LinkLost("The server did not take up this channel."))
             return None
         return session
@@ -256,7 +254,8 @@ class Client:
             takes = self._runs_everywhere if aside else None
             session = Session(stream, work, self._on_lost, run, rations, self._pace, takes)
             self._sessions.append(session)
-            self._aside = session if aside else self._aside
+            if aside:
+                self._aside = session
         return session
 
     def _limits(self) -> Limits:
@@ -289,17 +288,19 @@ class Client:
         for session in sessions:
             _join(session, step, begin, done)
         self._make_way()
+        if self._aside is not None:
+            self._aside.kick()
 
     def _make_way(self) -> None:
-        """Let what is queued get past a large file, if one is under way."""
+        """Have a channel on which what is queued gets past a large file, if one is under way."""
         if not self._work or not self._runs_everywhere():
             return
         with self._lock:
             opens_aside, self._may_open_aside = self._may_open_aside, False
         if opens_aside:
-            threading.Thread(target=self._open_aside, name="sftp-open", daemon=True).start()
-        elif self._aside is not None:
-            self._aside.kick()
+            threading.Thread(
+                target=self._try_to_open, kwargs={"aside": True}, name="sftp-open", daemon=True
+            ).start()
 
     def _let_join(self, session: Session) -> None:
         """Start a session, and let it take its part in what runs everywhere."""
