@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from skynet.sftp.connect import Connection, Endpoint, connect
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.credentials import NOBODY
 from skynet.sftp.replies import Named, expect_names
+from skynet.sftp.transport import SshTransport
 from tests.support.pipes import client_over, sftp_server
 from tests.support.sshd import make_key, running_sshd
 
@@ -142,6 +144,55 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
             connection.open_stream(wire.init())
         ended.set()
     assert caught.value.code == "timeout"
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """What threads ended with, which would be printed as tracebacks."""
+    errors: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: errors.append(hooked.exc_value))
+    return errors
+
+
+def test_a_channel_that_comes_too_late_is_closed_even_if_the_server_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unheard: list[BaseException | None]
+) -> None:
+    ended, closing = threading.Event(), threading.Event()
+
+    def vanish(*_: object) -> None:
+        closing.set()
+        raise EOFError
+
+    with connected(tmp_path, lambda *_: ended.wait(DEADLINE), seconds=0.5) as (connection, _):
+        with pytest.raises(ConnectError, match="did not open a channel within"):
+            connection.open_stream(wire.init())
+        late = [thread for thread in threading.enumerate() if "bounded-call" in thread.name]
+        monkeypatch.setattr(SshTransport, "_send_user_message", vanish)
+        ended.set()
+        assert closing.wait(DEADLINE)
+        for thread in late:
+            thread.join(DEADLINE)
+    assert not unheard
+
+
+def test_a_keepalive_that_cannot_be_sent_is_not_told_by_its_thread(
+    tmp_path: Path, unheard: list[BaseException | None]
+) -> None:
+    with connected(tmp_path, lambda *_: True) as (connection, _):
+        connection.open_stream(wire.init())
+        (transport,) = (one for one in threading.enumerate() if isinstance(one, SshTransport))
+        transport.clear_to_send.clear()  # as in a rekey,
+        transport.clear_to_send_timeout = 0.0  # which took too long
+        transport.set_keepalive(1)
+        until = time.monotonic() + DEADLINE
+        while not (
+            sending := [one for one in threading.enumerate() if one.name == "skynet-notice"]
+        ):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for thread in sending:
+            thread.join(DEADLINE)
+    assert not unheard
 
 
 # OpenSSH's server, with programs of our own as its SFTP

@@ -145,9 +145,8 @@ class Stream:
     def close(self) -> None:
         """End the stream; on a stalled link the farewell is given up after a moment."""
         self._closed = True
-        # What can fail is only the notice to the server, which may be gone.
-        with suppress(TimeoutError, EOFError, OSError):
-            bounded(self._channel.close, CLOSE_SECONDS)
+        with suppress(TimeoutError):
+            bounded(partial(_hang_up, self._channel), CLOSE_SECONDS)
 
 
 class Connection:
@@ -193,7 +192,7 @@ class Connection:
             raise self.lost()
         try:
             opened = partial(self._open_channel, opening)
-            channel = bounded(opened, self._seconds, lambda late: late.close())
+            channel = bounded(opened, self._seconds, _hang_up)
         except TimeoutError as error:
             raise timeout(self._server.hop, "did not open a channel", self._seconds) from error
         except (EOFError, OSError) as error:
@@ -230,3 +229,9 @@ class Connection:
         error = None if self._transport.farewell else self._transport.get_exception()
         words = self._transport.farewell or str(error or "")
         return one_line(words) or "the other side closed it"
+
+
+def _hang_up(channel: Channel) -> None:
+    """Close a channel. What can fail is only the notice to the server, which may be gone."""
+    with suppress(EOFError, OSError):
+        channel.close()

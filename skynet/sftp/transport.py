@@ -172,14 +172,19 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]  # the base is unt
         # During a rekey this waits for the transport's thread. On that very thread (a keepalive,
         # the reply to a close) it would wait for itself.
         if threading.current_thread() is self and not self.clear_to_send.is_set():
-            send = super()._send_user_message
-            threading.Thread(target=send, args=(data,), daemon=True).start()
+            threading.Thread(
+                target=self._send_notice, args=(data,), name="skynet-notice", daemon=True
+            ).start()
             return
         try:
             super()._send_user_message(data)
         except paramiko.SSHException as error:
             # The rekey took too long. To whoever sends, the link has ended.
             raise EOFError(str(error)) from error
+
+    def _send_notice(self, data: Any) -> None:
+        with suppress(EOFError, OSError):  # whoever waits for the server notices by himself
+            self._send_user_message(data)
 
 
 class AuthHandler(paramiko.auth_handler.AuthHandler):  # type: ignore[misc]  # the base is untyped
