@@ -47,6 +47,7 @@ class Policy:
     """What the planner may do. keeps_*: what the remote file system was found to keep.
 
     can_copy: whether the server copies files. folds_case: whether the remote ignores case.
+    moves_directories: whether the server renames them; their files move one by one otherwise.
     """
 
     complete_sync: bool = False
@@ -57,6 +58,7 @@ class Policy:
     keeps_times: bool = True
     keeps_modes: bool = True
     folds_case: bool = False
+    moves_directories: bool = True
 
 
 def same_meta(local: Entry, remote: Entry, policy: Policy) -> bool:

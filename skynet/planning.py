@@ -53,7 +53,8 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
     moved = []
     if policy.folds_case:
         moved.append(_respell(found, first))
-    moved.append(_move_directories(found, first, tools.rules, policy))
+    if policy.moves_directories:
+        moved.append(_move_directories(found, first, tools.rules, policy))
     if policy.folds_case:
         moved.append(_respell(found, first))  # in what has moved
     _settle_directories(found, first)

@@ -228,6 +228,7 @@ class _Cycle:
             keeps_times=facts.keeps_times,
             keeps_modes=facts.keeps_modes,
             folds_case=facts.folds_case,
+            moves_directories=facts.moves_directories,
         )
 
     def _circumstances(self, found: Survey, plan: Plan, deletes: int = 0) -> Circumstances:

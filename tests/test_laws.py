@@ -11,12 +11,13 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from skynet.findings import Finding
-from skynet.ops import Plan, effect, replay
+from skynet.ops import Plan, Rename, effect, replay
 from skynet.plan import Policy
 from skynet.tree import DIR, FILE, Entry, edit, is_valid, order, parent
 from tests.support.worlds import content_entry
@@ -36,9 +37,7 @@ LIVES = int(os.environ.get("SKYNET_LIVES", "20000"))
 SMALL_TREES = int(os.environ.get("SKYNET_SMALL_TREES", "3"))
 Tree = dict[bytes, Entry]
 
-FULL = {
-    copies: Policy(complete_sync=True, can_copy=copies, empty_dirs=True) for copies in (False, True)
-}
+FULL = Policy(complete_sync=True, empty_dirs=True)
 X, Y = content_entry(b"x", 5), content_entry(b"yy", 5)
 
 
@@ -101,14 +100,16 @@ def test_the_laws_hold_in_many_lives() -> None:
         chance = random.Random(seed)
         remote, life, findings = lives(seed, chance.randrange(16), chance.randrange(1, 14))
         local = local_of(life)
-        copies = seed % 2 == 0
-        plan = planned(findings, FULL[copies])
+        copies, moves = seed % 2 == 0, seed % 8 < 6
+        plan = planned(findings, replace(FULL, can_copy=copies, moves_directories=moves))
+        assert moves or not any(isinstance(op, Rename) and op.entry.kind == DIR for op in plan.ops)
         check(remote, local, plan, seed)
         sizes = {entry.digest: entry.size for entry in local.values()}
         assert sum(sizes[content] for content in sent(plan.ops)) == least(
             remote, local, copies=copies
         )
-        check_keeping(remote, life, findings, Policy(can_copy=copies), seed)
+        policy = Policy(can_copy=copies, moves_directories=moves)
+        check_keeping(remote, life, findings, policy, seed)
 
 
 def small_trees(most: int) -> Iterator[Tree]:
@@ -131,7 +132,7 @@ def test_no_plan_sends_less_between_any_two_small_trees(copies: bool) -> None:
             Finding(path, remote.get(path), local.get(path))
             for path in sorted(remote.keys() | local.keys(), key=order)
         ]
-        plan = planned(findings, FULL[copies])
+        plan = planned(findings, replace(FULL, can_copy=copies))
         check(remote, local, plan, number)
         sizes = {X.digest: X.size, Y.digest: Y.size}
         assert sum(sizes[content] for content in sent(plan.ops)) == least(

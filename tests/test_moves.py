@@ -111,7 +111,9 @@ def lives(seed: int, size: int, steps: int) -> tuple[dict[bytes, Entry], Life, l
 
 
 def planned(findings: list[Finding], policy: Policy) -> Plan:
-    moves = moved_directories(findings, lambda _: False, retained=policy.complete_sync)
+    moves: dict[bytes, bytes] = {}
+    if policy.moves_directories:
+        moves = moved_directories(findings, lambda _: False, retained=policy.complete_sync)
     first = relocations(findings, moves)
     made = {op.path: op.entry for op in first if isinstance(op, Mkdir)}
     rest = list(known_by_identity(differing(after_moves(findings, moves, made))))
@@ -148,6 +150,7 @@ policies = st.builds(
     complete_sync=st.just(True),
     can_copy=st.booleans(),
     empty_dirs=st.just(True),
+    moves_directories=st.booleans(),
 )
 
 

@@ -14,8 +14,10 @@ from skynet.config import MaxDelete
 from skynet.errors import LinkLost
 from skynet.ops import Patch
 from skynet.rules import PARKED
-from tests.support.faults import Act, at, no_fault
+from skynet.sftp.replies import FAILURE, PERMISSION_DENIED, UNSUPPORTED
+from tests.support.faults import POSIX_RENAME, Act, at, no_fault
 from tests.support.folding import FoldingWorld
+from tests.support.frames import Asked
 from tests.support.world import SECOND, World
 
 VIDEO = random.Random(1).randbytes(3 << 20)
@@ -84,6 +86,29 @@ def test_a_cycle_of_five_directories(both: World) -> None:
         both.move(old, new)
     both.move("t", "e")
     assert counts(both) == {"rename": 6}
+    both.quiet()
+
+
+@pytest.mark.parametrize("status", [FAILURE, UNSUPPORTED, PERMISSION_DENIED])
+def test_where_no_directory_can_be_renamed_its_files_are(both: World, status: int) -> None:
+    """As at servers whose directories are prefixes in an object store."""
+
+    def refuse_directories(_: int, request: Asked) -> int | None:
+        renames = request.kind in ("RENAME", POSIX_RENAME)
+        return status if renames and os.path.isdir(request.text) else None
+
+    both.fault = refuse_directories
+    both.put({"d": {**FILES, "sub": FILES}, "a": {"x": b"1"}, "b": {"x": b"2"}})
+    both.sync()
+    both.move("d", "e/moved")
+    both.move("a", "t")
+    both.move("b", "a")
+    both.move("t", "b")
+    done = counts(both)
+    assert done["rename"] == 2 * len(FILES) + 3
+    assert "upload" not in done
+    assert not done.get("bytes")
+    both.quiet(audit=False)
     both.quiet()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from skynet.remote import SftpRemote
+from skynet.remote.verbs import Facts
 from skynet.sftp.replies import NO_SUCH_FILE
 from tests.support.faults import FaultConnection, nth
 from tests.support.pipes import client_over
@@ -26,8 +27,8 @@ OPEN_LOG: list[Turn] = [["OPEN"]]
 APPEND: list[Turn] = [["WRITE"]]
 END: list[Turn] = [["CLOSE", "REMOVE"]]  # the log, and the lease
 
-PROBE: list[Turn] = [["FSETSTAT", "CLOSE", "LSTAT"], ["LSTAT", "REMOVE"]]
-MAKE: list[Turn] = [["MKDIR", "MKDIR", "MKDIR", "OPEN"]]  # and the file that is looked at
+PROBE: list[Turn] = [["FSETSTAT", "CLOSE", "LSTAT", "RENAME"], ["LSTAT", "REMOVE", "RMDIR"]]
+MAKE: list[Turn] = [["MKDIR"] * 4 + ["OPEN"]]  # and the file that is looked at, in a directory
 REPLACE: list[Turn] = [["OPEN"], ["WRITE", "CLOSE"], ["posix-rename"]]
 LIST: list[Turn] = [["OPENDIR"], ["READDIR", "READDIR"], ["CLOSE"]]  # a directory, in an audit
 NO_TRASH: list[Turn] = [["OPENDIR"]]
@@ -182,7 +183,7 @@ AGAIN: list[Turn] = [["MKDIR"], ["STAT", "MKDIR"]]
     [
         (".", [*MAKE, *PROBE]),
         ("new", [*MAKE, *PROBE]),
-        ("new/below", [*MAKE, *AT_LENGTH, *AGAIN, *AGAIN, ["OPEN"], *PROBE]),
+        ("new/below", [*MAKE, *AT_LENGTH, *AGAIN * 3, ["OPEN"], *PROBE]),
     ],
 )
 def test_a_target_is_made_and_found_out_about_in_three_turns(
@@ -193,7 +194,7 @@ def test_a_target_is_made_and_found_out_about_in_three_turns(
         remote = SftpRemote(client, os.fsencode(tmp_path / target), "nonce")
         facts = remote.prepare()
         expected.check()
-        assert (facts.keeps_times, facts.keeps_modes) == (True, True)
+        assert facts == Facts()
         assert remote.examine().is_prepared
         assert not list((tmp_path / target / ".skynet/tmp").iterdir())
 

@@ -40,6 +40,7 @@ from skynet.tree import SECOND, Kind, join, wire_time
 # In 2001, so that no server sets it by itself; an odd second, which FAT cannot keep.
 PROBE_TIME_NS = 1_000_000_001 * SECOND
 PROBE_MODE = 0o640
+PROBE = b"probe"
 LOOKS_AT_ONCE = 1000
 MANY = 32  # operations under way that make more channels worth their opening
 LINGER_SECONDS = 0.005  # for more operations to end, so that they are handled together
@@ -123,9 +124,10 @@ class SftpRemote(OwnFiles):
     def prepare(self) -> Facts:
         """Make the target and `.skynet`; find out what the file system does."""
         own = self._places.full(OWN)
-        wanted = {self.root: None, own: 0o700, join(own, TEMPS): 0o700}
+        probe = self._places.temp_name()
+        wanted = {self.root: None, own: 0o700, join(own, TEMPS): 0o700, probe: 0o700}
         try:
-            return self._client.call(_prepare(wanted, self._places.temp_name(), own))
+            return self._client.call(_prepare(wanted, probe, self._places.temp_name(), own))
         except RequestError as error:
             self._tell_if_stopped(error)
             raise TargetError(
@@ -286,16 +288,21 @@ def _kinds(paths: Sequence[bytes]) -> Conversation[list[Kind | None]]:
     return found
 
 
-def _prepare(wanted: dict[bytes, int | None], temp: bytes, own: bytes) -> Conversation[Facts]:
-    """Make directories (path -> mode), each in one before it; make a file in the last, and look."""
+def _prepare(
+    wanted: dict[bytes, int | None], probe: bytes, moved: bytes, own: bytes
+) -> Conversation[Facts]:
+    """Make directories (path -> mode), each in one before it; make a file in the last, and look.
+
+    probe: the last, which is renamed to `moved`; nothing is left of it.
+    """
     makes = [wire.mkdir(path, wire.Attrs(mode=mode)) for path, mode in wanted.items()]
-    opening = wire.open_file(temp, wire.WRITE_NEW)
+    opening = wire.open_file(join(probe, PROBE), wire.WRITE_NEW)
     *_, opened = yield [*makes, opening]  # which are there already does not matter, if it opens
     if not isinstance(opened, Handle):
         for path, mode in wanted.items():
             yield from _make_directories(path, mode)
         (opened,) = yield [opening]
-    return (yield from _probe(expect_handle(opened), temp, own))
+    return (yield from _probe(expect_handle(opened), probe, moved, own))
 
 
 def _make_directories(path: bytes, mode: int | None) -> Conversation[None]:
@@ -316,22 +323,26 @@ def _make_directory(path: bytes, mode: int | None) -> Conversation[None]:
         expect_ok(made)
 
 
-def _probe(handle: bytes, temp: bytes, own: bytes) -> Conversation[Facts]:
-    """Find out what the file system does, with a temporary file that is open."""
+def _probe(handle: bytes, probe: bytes, moved: bytes, own: bytes) -> Conversation[Facts]:
+    """Find out what the file system does, with a file that is open in a directory of its own."""
     swapped = own.rpartition(b"/")[0] + b"/" + own.rpartition(b"/")[2].upper()
     wanted = wire.Attrs(mode=PROBE_MODE, mtime=wire_time(PROBE_TIME_NS))
-    _, closed, folded = yield [
+    _, closed, folded, renamed = yield [
         *(wire.fsetstat(handle, wanted), wire.close(handle)),
-        wire.lstat(swapped),
+        *(wire.lstat(swapped), wire.rename(probe, moved)),
     ]
     expect_ok(closed)
-    found, removed = yield [wire.lstat(temp), wire.remove(temp)]
-    expect_ok(removed)
+    directory = moved if is_status(renamed, OK) else probe
+    file = join(directory, PROBE)
+    found, *removed = yield [wire.lstat(file), wire.remove(file), wire.rmdir(directory)]
+    for reply in removed:
+        expect_ok(reply)
     kept = expect_attrs(found)
     return Facts(
         keeps_times=kept.mtime == wanted.mtime,
         keeps_modes=kept.mode is not None and kept.mode & 0o777 == PROBE_MODE,
         folds_case=isinstance(folded, wire.Attrs),
+        moves_directories=directory == moved,
     )
 
 

@@ -32,6 +32,7 @@ class Facts(msgspec.Struct, frozen=True):
     keeps_times: bool = True
     keeps_modes: bool = True
     folds_case: bool = False
+    moves_directories: bool = True  # one that holds something can be renamed
 
 
 class Site(NamedTuple):
