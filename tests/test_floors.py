@@ -71,7 +71,7 @@ SFTP = """
     conversation | refusals | stream
     replies | credentials
     endpoint
-    wire | hostkeys | sshconfig | pieces | window | ration | gain
+    wire | hostkeys | sshconfig | pieces | window | ration | gain | backlog
     dial
     waits | library | pace
 """

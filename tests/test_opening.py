@@ -6,10 +6,10 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
 import pytest
@@ -176,22 +176,23 @@ def test_a_channel_that_comes_too_late_is_closed_even_if_the_server_is_gone(
 
 
 def test_a_keepalive_that_cannot_be_sent_is_not_told_by_its_thread(
-    tmp_path: Path, unheard: list[BaseException | None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unheard: list[BaseException | None]
 ) -> None:
+    sending: SimpleQueue[threading.Thread] = SimpleQueue()
+    send_notice = SshTransport._send_notice
+
+    def seen(transport: SshTransport, data: object) -> None:
+        sending.put(threading.current_thread())
+        send_notice(transport, data)
+
+    monkeypatch.setattr(SshTransport, "_send_notice", seen)
     with connected(tmp_path, lambda *_: True) as (connection, _):
         connection.open_stream(wire.init())
         (transport,) = (one for one in threading.enumerate() if isinstance(one, SshTransport))
         transport.clear_to_send.clear()  # as in a rekey,
         transport.clear_to_send_timeout = 0.0  # which took too long
         transport.set_keepalive(1)
-        until = time.monotonic() + DEADLINE
-        while not (
-            sending := [one for one in threading.enumerate() if one.name == "skynet-notice"]
-        ):
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        for thread in sending:
-            thread.join(DEADLINE)
+        sending.get(timeout=DEADLINE).join(DEADLINE)
     assert not unheard
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skynet.errors import LinkLost
-from skynet.sftp import ration
+from skynet.sftp import backlog, ration
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.pace import Pace
@@ -28,7 +28,7 @@ from tests.support import frames
 from tests.support.faults import FaultConnection
 from tests.support.frames import Asked, written
 from tests.support.patching import NEW, OLD, PATH, apply_patch, patch_of, target
-from tests.support.pipes import client_over
+from tests.support.pipes import FAR_AWAY, client_over, pretend
 from tests.support.scripted import ScriptedConnection, greeting, obedient
 from tests.support.sources import BytesSource, Ends
 from tests.support.versions import noise
@@ -97,14 +97,21 @@ def test_who_waits_is_served_in_turn_and_nobody_is_forgotten(steps: list[tuple[b
 class Slow:
     """A server that answers writes only when no more of them come.
 
-    most: the most bytes of `sources` that were read and not acknowledged.
+    most: the most bytes of `sources` that were read and not acknowledged. answered: how many were
+    acknowledged each time. rate: bytes a second that it takes by its `clock`, for who measures it
+    and therefore reads the clock at each answer.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, rate: float = 0.0) -> None:
         scripts = [greeting(self._script(channel, size)) for channel in range(CHANNELS)]
         self.connection = ScriptedConnection(*scripts)
         self.sources: list[BytesSource] = []
         self.most = 0
+        self.answered: list[int] = []
+        self._now = 0.0
+        self._rate = rate
+        self._clock_was_read = threading.Event()
+        self._clock_was_read.set()
         self._acknowledged = 0
         self._asked: SimpleQueue[tuple[int, Asked]] = SimpleQueue()
         threading.Thread(target=self._answer, daemon=True).start()
@@ -128,10 +135,24 @@ class Slow:
             with suppress(Empty):
                 while True:
                     asked.append(self._asked.get(timeout=0.01))
-            self._acknowledged += sum(len(written(request)[1]) for _, request in asked)
+            if not asked:
+                continue
+            self.answered.append(sum(len(written(request)[1]) for _, request in asked))
+            self._acknowledged += self.answered[-1]
             for channel, request in asked:
+                self._pass_time(len(written(request)[1]))
                 for answer in obedient(request):
                     self.connection.streams[channel].say(answer)
+
+    def _pass_time(self, count: int) -> None:
+        if self._rate:
+            self._clock_was_read.wait(20)
+            self._clock_was_read.clear()
+            self._now += count / self._rate
+
+    def clock(self) -> float:
+        self._clock_was_read.set()
+        return self._now
 
 
 def sending(
@@ -173,6 +194,27 @@ def test_what_is_read_and_not_acknowledged_is_bounded(
     # Each of a channel's two threads may be about to send one write more.
     assert server.most <= (64 + 2 * CHANNELS) * WRITE
     assert server.most >= 64 // CHANNELS * WRITE  # and what may be held, is held
+
+
+@pytest.mark.parametrize("rate", [1e5, 1e6, 2e6])
+def test_a_slow_line_is_sent_no_more_than_it_moves_in_a_moment(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "LEAST", 4 * WRITE)
+    server = Slow(500 * WRITE, rate)
+    ends = Ends()
+    client = Client(server.connection, channels=CHANNELS, timeout=20.0, clock=server.clock)
+    pretend(client, FAR_AWAY)
+    with closing(client), wide_open(client):
+        client.round_trip = 0.0
+        server.sources.append(BytesSource(bytes(500 * WRITE)))
+        client.submit(sending(client, server.sources[0], b"film", wide=True), ends.of(b"film"))
+        assert {end.error for end in ends.wait(1)} == {None}
+    in_a_moment = max(backlog.LEAST, rate * backlog.AHEAD_SECONDS)
+    assert server.answered[0] > 2 * in_a_moment  # before anything was known
+    later = server.answered[2:-1]
+    assert max(later) <= 1.1 * in_a_moment + CHANNELS * WRITE
+    assert min(later) >= in_a_moment / 2
 
 
 def test_with_one_write_at_a_time_all_is_done_even_so(

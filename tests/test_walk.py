@@ -288,10 +288,15 @@ def test_the_directory_itself_and_the_one_above_are_no_entries() -> None:
 def test_a_server_that_refuses_to_read_past_the_end_has_listed_all() -> None:
     listings = listing([(b"a", A_FILE)], [(b"b", A_FILE)])
 
+    reads: list[int] = []
+
     def strict(request: Asked) -> Iterable[bytes]:
-        ended = request.request_id > 2 and request.kind == "READDIR"
-        code = replies.EOF if request.request_id == 3 else replies.FAILURE
-        return [frames.status(request.request_id, code)] if ended else listings(request)
+        if request.kind == "READDIR":
+            reads.append(request.request_id)
+        if len(reads) < 3 or request.kind != "READDIR":
+            return listings(request)
+        code = replies.EOF if len(reads) == 3 else replies.FAILURE
+        return [frames.status(request.request_id, code)]
 
     with client_over(ScriptedConnection(greeting(strict))) as client:
         (found,) = walk(client, b"/r", nothing)

@@ -67,9 +67,12 @@ class Capabilities:
         return b"copy-data" in self.extensions
 
 
-def ask_for_bounds() -> Conversation[Bounds]:
-    """What a server says that has LIMITS; what any takes if it refuses."""
-    (reply,) = yield [wire.limits()]
+def ask_for_bounds(*, says_them: bool) -> Conversation[Bounds]:
+    """What a server says that has LIMITS; what any takes if it refuses. One round trip.
+
+    Whoever measures that also can with another server: it is asked for something else.
+    """
+    (reply,) = yield [wire.limits() if says_them else wire.realpath(b".")]
     if not isinstance(reply, replies.Extended):
         return Bounds()
     packet, read, write, handles = replies.parse_limits(reply.body)

@@ -19,17 +19,18 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from skynet.errors import ConnectError, LinkLost, ProtocolError, SkynetError
 from skynet.sftp import wire
+from skynet.sftp.backlog import Backlog
 from skynet.sftp.capabilities import LIMITS, Bounds, Capabilities, ask_for_bounds
 from skynet.sftp.channel import Session
 from skynet.sftp.conversation import Conversation, Done, Everywhere, Talk, Work
 from skynet.sftp.gain import Gain
 from skynet.sftp.pace import Pace
-from skynet.sftp.ration import Limits, Rations, limits
+from skynet.sftp.ration import Limits, Rations, limits, shares
 from skynet.sftp.stream import Stream
 
 T = TypeVar("T")
 
-UNKNOWN_ROUND_TRIP = 0.02  # seconds, where the server has nothing to measure it with
+UNKNOWN_ROUND_TRIP = 0.02  # seconds, until it is measured
 NEAR = 0.002  # seconds of a round trip to a server on this machine, or the next
 # A round trip below so many seconds makes so many channels useful, before more are tried (Gain).
 USEFUL_CHANNELS = ((NEAR, 2), (0.010, 4), (float("inf"), 8))
@@ -74,12 +75,13 @@ class Client:
         self._timeout = timeout
         self._pace = pace
         self._gain = Gain(clock)
+        self._backlog = Backlog(clock)
         self._work: deque[Work] = deque()
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
         self._shared: list[tuple[Everywhere, Callable[[], bool], Done]] = []
         self._most = self._wanted = channels
-        self._unlimited = limits(None, channels)
+        self._measured = limits(None, channels)  # what the line takes, as far as is known
         self._bounds: _Answer[Bounds] = _Answer()
         self._tried = 0  # channels beyond what the round trip asks for
         self.round_trip = UNKNOWN_ROUND_TRIP
@@ -190,19 +192,17 @@ class Client:
     def _open_first(self) -> Capabilities:
         session = self._new_session()
         extensions = frozenset(session.greet())
-        if LIMITS in extensions:
-            # First, and nobody waits: the first calls travel behind it, and cost no more time.
-            session.pin(Work(self._learn_bounds(session), self._note_bounds, 0))
-        else:
-            self._bounds.set(Bounds(), None)
+        # First, and nobody waits: the first calls travel behind it, and cost no more time.
+        learning = self._learn_bounds(session, says_them=LIMITS in extensions)
+        session.pin(Work(learning, self._note_bounds, 0))
         session.start("sftp-0")
         # A near server is measured best while nothing else runs here; a far one is not waited for.
         self._bounds.wait(NEAR)
         return Capabilities(extensions, self._bounds.get)
 
-    def _learn_bounds(self, session: Session) -> Conversation[Bounds]:
+    def _learn_bounds(self, session: Session, *, says_them: bool) -> Conversation[Bounds]:
         asked = monotonic()
-        bounds = yield from ask_for_bounds()
+        bounds = yield from ask_for_bounds(says_them=says_them)
         self.round_trip = monotonic() - asked  # what else is under way was asked later
         session.bound_handles(bounds.handles)
         return bounds
@@ -260,16 +260,23 @@ class Client:
 
     def _limits(self) -> Limits:
         rate = self._rate()
-        return self._unlimited if rate is None else limits(rate, self._most)
+        return self._measured if rate is None else limits(rate, self._most)
 
     def _rate(self) -> float | None:
         return None if self._pace is None else self._pace.rate()
 
     def _note_acknowledged(self, count: int) -> None:
-        """See whether large files gain from the channels; a limit would be measured instead."""
+        """See how fast large files go, and whether they gain from the channels.
+
+        A limit would be measured instead.
+        """
         if self._rate() is not None or not self._runs_everywhere():
             return
-        if self._gain.note(count, len(self._carrying()), self.round_trip):
+        width = len(self._carrying())
+        if self._backlog.note(count):
+            most = self._backlog.most(self.round_trip)
+            self._measured = limits(None, self._most) if most is None else shares(most, width)
+        if self._gain.note(count, width, self.round_trip):
             with self._lock:
                 self._tried += 1
             self.widen()
@@ -283,6 +290,7 @@ class Client:
             self._shared = [each for each in self._shared if not each[0].ended]
             if not self._shared:
                 self._gain.interrupt()
+                self._backlog.interrupt()
             self._shared.append((step, begin, done))
             sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:

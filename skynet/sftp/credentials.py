@@ -89,8 +89,8 @@ def _read(path: Path) -> str:
             data = stream.read(MAX_KEY_BYTES + 1)
     except FileNotFoundError as error:
         raise AuthError(
-            f"there is no key file {path}. Correct --identity, or make a key: "
-            "`skynet guide ssh-keys`.",
+            f"there is no key file {path}. Correct --identity, or identity in skynet.toml, or make "
+            "a key: `skynet guide ssh-keys`.",
             "identity",
         ) from error
     except OSError as error:

@@ -32,12 +32,19 @@ class Limits(NamedTuple):
 
 def limits(rate: float | None, channels: int) -> Limits:
     """For one of so many channels. rate: bytes a second that all of them may send, None for any."""
-    share = min(MOST_OF_A_CHANNEL, HELD // channels)
     if rate is None:
-        return Limits(LONGEST_WRITE, share)
+        return shares(HELD, channels)
+    share = min(MOST_OF_A_CHANNEL, HELD // channels)
     write = max(SHORTEST_WRITE, min(LONGEST_WRITE, int(rate * WRITE_SECONDS)))
     # Two writes, so that one is on its way while the other is acknowledged.
     return Limits(write, max(2 * write, min(share, int(rate * HELD_SECONDS / channels))))
+
+
+def shares(held: int, channels: int) -> Limits:
+    """For one of so many channels that together hold so many bytes, if that is two writes each."""
+    share = min(MOST_OF_A_CHANNEL, min(held, HELD) // channels)
+    write = max(SHORTEST_WRITE, min(LONGEST_WRITE, share // 2))
+    return Limits(write, max(2 * write, share))
 
 
 class Ration:

@@ -89,10 +89,17 @@ class ScriptedConnection:
 
 
 def greeting(then: Script, *extensions: bytes) -> Script:
-    """A script that greets with `extensions`, and answers all else as `then` does."""
+    """A script that greets with `extensions`, and answers all else as `then` does.
+
+    Without any it is asked for its home by each client, and says so.
+    """
 
     def script(request: Asked) -> Iterable[bytes]:
-        return [frames.version(*extensions)] if request.kind == "INIT" else then(request)
+        if request.kind == "INIT":
+            return [frames.version(*extensions)]
+        if request.kind == "REALPATH" and request.text == b".":
+            return [frames.names(request.request_id, [(b"/home", Attrs())])]
+        return then(request)
 
     return script
 
