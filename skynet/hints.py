@@ -13,6 +13,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -203,7 +204,7 @@ def _make_private(directory: Path, max_database: int) -> None:
     status = os.lstat(directory)
     if not stat.S_ISDIR(status.st_mode):
         raise HintsDamaged("it is no directory")
-    if os.name == "posix" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
+    if sys.platform != "win32" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
         raise HintsDamaged("others have access to it")
     database = directory / "cache.db"
     if database.exists() and database.stat().st_size > max_database:

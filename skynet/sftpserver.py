@@ -19,6 +19,7 @@ import io
 import os
 import posixpath
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self, cast
@@ -287,7 +288,7 @@ class _Listing:
     def __init__(self, directory: str) -> None:
         self._open = contextlib.ExitStack()
         place: str | int = directory
-        if os.scandir in os.supports_fd:
+        if sys.platform != "win32":
             place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             self._open.callback(os.close, place)
         self._entries = self._open.enter_context(os.scandir(place))

@@ -9,6 +9,7 @@ import os
 import shlex
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -127,6 +128,8 @@ def _reason(error: Exception) -> str:
 
 def dial_agent(path: str, seconds: float) -> socket.socket:
     """Connect to the SSH agent at a Unix socket; OSError when none answers there."""
+    if sys.platform == "win32":
+        raise OSError("no agent has a socket here")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(seconds)
