@@ -68,7 +68,7 @@ SFTP = """
     upload | transport
     client | session | auth | resume
     channel | capabilities
-    conversation | refusals | stream
+    conversation | refusals | stream | flow
     replies | credentials
     endpoint
     wire | hostkeys | sshconfig | pieces | window | ration | gain | backlog

@@ -19,13 +19,12 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from skynet.errors import ConnectError, LinkLost, ProtocolError, SkynetError
 from skynet.sftp import wire
-from skynet.sftp.backlog import Backlog
 from skynet.sftp.capabilities import LIMITS, Bounds, Capabilities, ask_for_bounds
 from skynet.sftp.channel import Session
 from skynet.sftp.conversation import Conversation, Done, Everywhere, Talk, Work
-from skynet.sftp.gain import Gain
+from skynet.sftp.flow import Flow
 from skynet.sftp.pace import Pace
-from skynet.sftp.ration import Limits, Rations, limits, shares
+from skynet.sftp.ration import Rations
 from skynet.sftp.stream import Stream
 
 T = TypeVar("T")
@@ -58,8 +57,8 @@ class Client:
     Beside these there is the channel aside, as soon as something is to get past a large file.
 
     pace: how fast all of them together may send, None for as fast as can be. With a pace, the
-    channel aside is there from the beginning, and serves `call`. clock: by which it is measured
-    whether a channel is of use.
+    channel aside is there from the beginning, and serves `call`. clock: by which the line is
+    measured.
     """
 
     def __init__(
@@ -74,14 +73,12 @@ class Client:
         self._connection = connection
         self._timeout = timeout
         self._pace = pace
-        self._gain = Gain(clock)
-        self._backlog = Backlog(clock)
+        self._flow = Flow(pace, channels, clock)
         self._work: deque[Work] = deque()
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
         self._shared: list[tuple[Everywhere, Callable[[], bool], Done]] = []
-        self._most = self._wanted = channels
-        self._measured = limits(None, channels)  # what the line takes, as far as is known
+        self._wanted = channels
         self._bounds: _Answer[Bounds] = _Answer()
         self._tried = 0  # channels beyond what the round trip asks for
         self.round_trip = UNKNOWN_ROUND_TRIP
@@ -249,7 +246,7 @@ class Client:
         with self._lock:
             shares = aside or len(self._carrying()) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()
-            rations: Rations[Talk] = Rations(self._limits, self._note_acknowledged)
+            rations: Rations[Talk] = Rations(self._flow.limits, self._note_acknowledged)
             run = self._run_everywhere
             takes = self._runs_everywhere if aside else None
             session = Session(stream, work, self._on_lost, run, rations, self._pace, takes)
@@ -258,25 +255,10 @@ class Client:
                 self._aside = session
         return session
 
-    def _limits(self) -> Limits:
-        rate = self._rate()
-        return self._measured if rate is None else limits(rate, self._most)
-
-    def _rate(self) -> float | None:
-        return None if self._pace is None else self._pace.rate()
-
     def _note_acknowledged(self, count: int) -> None:
-        """See how fast large files go, and whether they gain from the channels.
-
-        A limit would be measured instead.
-        """
-        if self._rate() is not None or not self._runs_everywhere():
+        if not self._runs_everywhere():
             return
-        width = len(self._carrying())
-        if self._backlog.note(count):
-            most = self._backlog.most(self.round_trip)
-            self._measured = limits(None, self._most) if most is None else shares(most, width)
-        if self._gain.note(count, width, self.round_trip):
+        if self._flow.note(count, len(self._carrying()), self.round_trip):
             with self._lock:
                 self._tried += 1
             self.widen()
@@ -289,8 +271,7 @@ class Client:
         with self._lock:
             self._shared = [each for each in self._shared if not each[0].ended]
             if not self._shared:
-                self._gain.interrupt()
-                self._backlog.interrupt()
+                self._flow.interrupt()
             self._shared.append((step, begin, done))
             sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:
