@@ -13,10 +13,11 @@ import pytest
 
 from skynet.remote import SftpRemote, send
 from skynet.sftp import wire
+from skynet.sftp.backlog import FIRST
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation, Everywhere, Lanes
 from skynet.sftp.pace import Pace
-from skynet.sftp.ration import LONGEST_WRITE, MOST_OF_A_CHANNEL, Ration
+from skynet.sftp.ration import LONGEST_WRITE, Ration, shares
 from skynet.sftp.replies import expect_ok
 from tests.support.frames import Asked
 from tests.support.pipes import FAR_AWAY, PipeConnection, pretend
@@ -26,7 +27,7 @@ from tests.support.targets import source, upload
 
 CHANNELS = 2
 LANES = 64  # of a channel; more than have their writes in flight before a channel is full
-FULL = CHANNELS * -(-MOST_OF_A_CHANNEL // LONGEST_WRITE)  # writes in flight then
+FULL = CHANNELS * -(-shares(FIRST, CHANNELS).held // LONGEST_WRITE)  # writes in flight then
 LARGE, SMALL = b"large", b"small"
 RATE = 4 << 20  # bytes a second
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skynet.sftp.backlog import AHEAD_SECONDS, LEAST, LOOK_SECONDS, LOOKS, SPELLS, Backlog
+from skynet.sftp.backlog import AHEAD_SECONDS, FIRST, LEAST, LOOK_SECONDS, LOOKS, SPELLS, Backlog
 from skynet.sftp.ration import HELD, LONGEST_WRITE, SHORTEST_WRITE, shares
 
 WINDOWS = 16 << 20  # bytes that the server lets through unanswered, in all channels
@@ -23,8 +23,8 @@ class Line:
         self.rate = rate
         self.round_trip = round_trip
         self.others = 0.0  # bytes
-        self.own = float(WINDOWS)
         self.backlog = Backlog(lambda: self.now)
+        self.own = self.allowed()
 
     def carry(self, seconds: float) -> float:
         """Bytes a second that were acknowledged, while as much is under way as may be."""
@@ -34,10 +34,13 @@ class Line:
             share = self.rate * self.own / (self.own + self.others)
             got = STEP * (min(share, self.own / self.round_trip) if self.round_trip else share)
             moved += got
-            if self.backlog.note(int(got)):
-                most = self.backlog.most(self.round_trip)
-                self.own = float(min(WINDOWS, WINDOWS if most is None else most))
+            if self.backlog.note(int(got), self.round_trip):
+                self.own = self.allowed()
         return moved / seconds
+
+    def allowed(self) -> float:
+        most = self.backlog.most(self.round_trip)
+        return float(WINDOWS if most is None else min(WINDOWS, most))
 
     @property
     def wait(self) -> float:
@@ -54,6 +57,13 @@ def test_a_line_is_full_and_its_queue_is_short(rate: float, round_trip: float) -
     possible = min(rate, WINDOWS / round_trip if round_trip else rate)
     assert line.carry(20) >= 0.99 * possible
     assert line.wait <= max(AHEAD_SECONDS + round_trip + 0.01, LEAST / rate)
+
+
+@pytest.mark.parametrize("round_trip", [0.05, 0.15, 0.3])
+def test_a_fast_line_is_full_within_some_round_trips(round_trip: float) -> None:
+    line = Line(1e9, round_trip)
+    line.carry(0.1 + 8 * round_trip)
+    assert line.own == WINDOWS
 
 
 @given(rates, trips)
@@ -75,14 +85,14 @@ def test_a_queue_that_others_fill_is_not_left_to_them(
         line.carry(20)
         line.others = rate * seconds
     greedy.own = float(WINDOWS)
-    greedy.backlog = Backlog(lambda: 0.0)  # no time passes, so nothing is ever known
+    greedy.backlog = Backlog(lambda: 0.0)  # no time passes, so that never changes
     span = 4 * SPELLS * LOOKS * LOOK_SECONDS
     assert held_back.carry(span) >= 0.6 * greedy.carry(span)
 
 
 def test_what_is_known_lasts_until_it_is_known_better() -> None:
     line = Line(1e7, 0.0)
-    assert line.backlog.most(0.0) is None
+    assert line.backlog.most(0.0) == FIRST
     line.carry(5)
     most = line.backlog.most(0.0)
     assert most == pytest.approx(1e7 * AHEAD_SECONDS, rel=0.01)

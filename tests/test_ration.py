@@ -211,7 +211,7 @@ def test_a_slow_line_is_sent_no_more_than_it_moves_in_a_moment(
         client.submit(sending(client, server.sources[0], b"film", wide=True), ends.of(b"film"))
         assert {end.error for end in ends.wait(1)} == {None}
     in_a_moment = max(backlog.LEAST, rate * backlog.AHEAD_SECONDS)
-    assert server.answered[0] > 2 * in_a_moment  # before anything was known
+    assert server.answered[0] >= in_a_moment  # before anything was known
     later = server.answered[2:-1]
     assert max(later) <= 1.1 * in_a_moment + CHANNELS * WRITE
     assert min(later) >= in_a_moment / 2

@@ -5,6 +5,8 @@ stands behind it: small files, and the calls that keep the lease. So of what the
 acknowledged there may be as much as the line moves in a moment, by the rate at which it does. That
 is at least twice what the line itself holds, so a line that can move more is not kept from it.
 
+It begins with little, and finds out within some round trips how much that is.
+
 Where others fill that queue as well, holding back would only leave the line to them. It is given up
 where it costs, and tried again later.
 """
@@ -15,10 +17,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-LOOK_SECONDS = 0.5  # a rate is measured for
+LOOK_SECONDS = 0.5  # a rate is measured for; in the beginning for less:
+FIRST_LOOKS, FIRST_SECONDS = 4, 0.1
 LOOKS = 20  # of the last so many the best counts: a server may pause
 AHEAD_SECONDS = 0.25  # of what the line moves may wait in the queue
-LEAST = 1 << 20  # bytes
+LEAST, FIRST = 512 << 10, 4 << 20  # bytes
 # Holding back costs if so many looks on end had less than this part of what others before had.
 WORTH = 0.75
 SPELLS = 3  # of so many looks are compared with, and nothing is held back for
@@ -42,7 +45,7 @@ class Backlog:
         with self._lock:
             self._begun = None
 
-    def note(self, count: int) -> bool:
+    def note(self, count: int, round_trip: float) -> bool:
         """So many bytes are acknowledged; whether `most` may be another now."""
         with self._lock:
             now = self._clock()
@@ -51,11 +54,16 @@ class Backlog:
                 return False
             self._bytes += count
             seconds = now - self._begun
-            if seconds < LOOK_SECONDS:
+            if seconds < self._look(round_trip):
                 return False
             self._judge(self._bytes / seconds)
             self._begun, self._bytes = now, 0
             return True
+
+    def _look(self, round_trip: float) -> float:
+        if len(self._looks) < FIRST_LOOKS:
+            return min(LOOK_SECONDS, max(FIRST_SECONDS, 2 * round_trip))
+        return LOOK_SECONDS
 
     def _judge(self, rate: float) -> None:
         self._looks.append(rate)
@@ -73,6 +81,8 @@ class Backlog:
     def most(self, round_trip: float) -> int | None:
         """Bytes that may be unacknowledged; None for any number. round_trip: of an idle line."""
         with self._lock:
-            if self._free or not self._looks:
+            if self._free:
                 return None
+            if not self._looks:
+                return FIRST
             return max(LEAST, int(max(self._looks) * (AHEAD_SECONDS + 2 * round_trip)))

@@ -246,7 +246,8 @@ class Client:
         with self._lock:
             shares = aside or len(self._carrying()) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()
-            rations: Rations[Talk] = Rations(self._flow.limits, self._note_acknowledged)
+            limits = self._flow.limits_aside if aside else self._flow.limits
+            rations: Rations[Talk] = Rations(limits, self._note_acknowledged)
             run = self._run_everywhere
             takes = self._runs_everywhere if aside else None
             session = Session(stream, work, self._on_lost, run, rations, self._pace, takes)
@@ -271,7 +272,7 @@ class Client:
         with self._lock:
             self._shared = [each for each in self._shared if not each[0].ended]
             if not self._shared:
-                self._flow.interrupt()
+                self._flow.begin(self.round_trip)
             self._shared.append((step, begin, done))
             sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:

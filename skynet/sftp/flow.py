@@ -22,17 +22,23 @@ class Flow:
         self._channels = channels
         self._gain = Gain(clock)
         self._backlog = Backlog(clock)
-        self._measured = limits(None, channels)
+        self._of_each = self._of_aside = limits(None, channels)
 
     def limits(self) -> Limits:
-        """Those of one channel, now."""
+        """Those of one channel that carries large files, now."""
         rate = self._rate()
-        return self._measured if rate is None else limits(rate, self._channels)
+        return self._of_each if rate is None else limits(rate, self._channels)
 
-    def interrupt(self) -> None:
-        """No large file was under way for a while."""
+    def limits_aside(self) -> Limits:
+        """Those of the channel aside: as much as the others together, to get past them."""
+        rate = self._rate()
+        return self._of_aside if rate is None else limits(rate, self._channels)
+
+    def begin(self, round_trip: float) -> None:
+        """A large file begins, after a while without any, and its channels may open yet."""
         self._gain.interrupt()
         self._backlog.interrupt()
+        self._follow(self._channels, round_trip)
 
     def note(self, count: int, width: int, round_trip: float) -> bool:
         """So many bytes of large files are acknowledged; whether to open one more channel.
@@ -41,10 +47,16 @@ class Flow:
         """
         if self._rate() is not None:
             return False  # it is the limit that would be measured
-        if self._backlog.note(count):
-            most = self._backlog.most(round_trip)
-            self._measured = limits(None, self._channels) if most is None else shares(most, width)
+        if self._backlog.note(count, round_trip):
+            self._follow(width, round_trip)
         return self._gain.note(count, width, round_trip)
+
+    def _follow(self, width: int, round_trip: float) -> None:
+        most = self._backlog.most(round_trip)
+        if most is None:
+            self._of_each = self._of_aside = limits(None, self._channels)
+        else:
+            self._of_each, self._of_aside = shares(most, width), shares(most, 1)
 
     def _rate(self) -> float | None:
         return None if self._pace is None else self._pace.rate()
