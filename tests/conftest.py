@@ -10,6 +10,7 @@ look for mistakes. A property that names its own `max_examples` in
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def _load_hypothesis_profile() -> None:
 
 
 _load_hypothesis_profile()
+# A shell has what it starts in the background ignore Ctrl-C; what the tests start is ended by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

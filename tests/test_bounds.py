@@ -17,13 +17,14 @@ from skynet.sftp.conversation import Conversation
 from tests.support import frames
 from tests.support.faults import FaultConnection
 from tests.support.frames import Asked, written
+from tests.support.pipes import wait_until_opened
 from tests.support.scripted import ScriptedConnection, greeting, obedient, silent
 from tests.support.sources import BytesSource, Ends, Sending, raised
 
 LIMITS = b"limits@openssh.com"
 STATED = 8192
 MOMENT = 0.1  # seconds in which what is not kept from it has long happened
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 class Late:
@@ -138,9 +139,7 @@ def test_how_many_channels_are_of_use_waits_for_the_round_trip(
     thread = begin(client.widen)
     server.say()
     thread.join(DEADLINE)
-    for thread in threading.enumerate():
-        if thread.name == "sftp-open":
-            thread.join(DEADLINE)
+    wait_until_opened()
     assert client.width == 2  # as for a server on the same machine; 8, were it not known
     client.close()
 

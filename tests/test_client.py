@@ -19,11 +19,17 @@ from skynet.sftp.replies import expect_attrs, expect_ok
 from tests.support import frames
 from tests.support.faults import Act, FaultConnection, at, nth
 from tests.support.frames import Asked
-from tests.support.pipes import PipeConnection, client_over, pipe_client
+from tests.support.pipes import (
+    SHORT,
+    PipeConnection,
+    client_over,
+    impatient,
+    open_channels,
+    pipe_client,
+)
 from tests.support.scripted import ScriptedConnection, greeting, obedient, silent
 from tests.support.sources import BytesSource, Ends, Sending, raised, submit_all
 
-SHORT = 0.3  # seconds of deadline, where a test waits for it
 LIMITS = b"limits@openssh.com"
 
 
@@ -106,19 +112,11 @@ def test_limits_that_end_too_early_end_the_connection() -> None:
 # Channels ---------------------------------------------------------------------------------------
 
 
-def wait_until_open(client: Client, connection: PipeConnection | ScriptedConnection) -> None:
-    """Return when the channels that were asked for have been opened or given up."""
-    client.widen()
-    for thread in threading.enumerate():
-        if thread.name == "sftp-open":
-            thread.join(20)
-
-
 def test_work_is_shared_by_several_channels(target: bytes) -> None:
     connection = FaultConnection()
     ends = Ends()
     with client_over(connection, channels=4) as client:
-        wait_until_open(client, connection)
+        open_channels(client)
         assert client.width == len(connection.processes) == 4
         sendings = [Sending(target, b"%d" % number) for number in range(200)]
         submit_all(
@@ -134,8 +132,8 @@ def test_work_is_shared_by_several_channels(target: bytes) -> None:
 def test_a_server_with_one_channel_is_used_with_one() -> None:
     connection = PipeConnection(most_streams=1)
     with client_over(connection, channels=4) as client:
-        wait_until_open(client, connection)
-        wait_until_open(client, connection)
+        open_channels(client)
+        open_channels(client)
         assert client.width == 1
         assert client.call(size_of(b"/")) is not None
         assert not connection.aborted
@@ -147,7 +145,7 @@ def test_a_second_channel_without_sftp_is_given_up_and_closed() -> None:
 
     connection = ScriptedConnection(greeting(obedient), prints)
     with client_over(connection, channels=2) as client:
-        wait_until_open(client, connection)
+        open_channels(client)
         assert client.width == 1
         assert [stream.closed for stream in connection.streams] == [False, True]
         client.call(remove(b"x"))
@@ -196,7 +194,7 @@ def test_a_server_with_few_handles_is_not_asked_for_more(target: bytes) -> None:
     ends = Ends()
     with client_over(connection, channels=2) as client:
         assert 0 < client.capabilities.max_handles < 20
-        wait_until_open(client, connection)
+        open_channels(client)
         sendings = [Sending(target, b"%d" % number) for number in range(150)]
         submit_all(
             client, ends, ((s.path, s.conversation(client, BytesSource(b"x"))) for s in sendings)
@@ -257,13 +255,14 @@ def test_whoever_waits_for_a_file_to_close_hears_of_the_broken_link(target: byte
 def test_a_stopped_server_ends_within_the_deadline_and_all_are_told(target: bytes) -> None:
     connection = PipeConnection()
     ends = Ends()
-    with client_over(connection, channels=2, timeout=SHORT) as client:
-        wait_until_open(client, connection)
+    with client_over(connection, channels=2) as client:
+        open_channels(client)
         connection.stop_servers()
         big = Sending(target, b"big")
         client.submit(big.conversation(client, BytesSource(bytes(9 << 20))), ends.of("big"))
         submit_all(client, ends, ((n, size_of(b"/")) for n in range(600)))
-        found = ends.wait(601)
+        with impatient(client):
+            found = ends.wait(601)
         late = raised(lambda: client.call(size_of(b"/")))
     assert all(isinstance(end.error, LinkLost) for end in found)
     assert isinstance(late, LinkLost)
@@ -281,16 +280,19 @@ def test_a_server_that_never_greets_is_given_up() -> None:
 
 def test_an_idle_client_is_not_stalled() -> None:
     before = set(threading.enumerate())
-    with client_over(ScriptedConnection(greeting(obedient)), timeout=0.1) as client:
+    with client_over(ScriptedConnection(greeting(obedient))) as client:
         client.call(remove(b"x"))
         started = set(threading.enumerate()) - before
         (supervisor,) = (thread for thread in started if thread.name == "sftp-supervisor")
-        supervisor.join(0.5)  # the time it would need to give up, were it owed an answer
+        with impatient(client):
+            supervisor.join(2.0)  # the time it would need to give up, were it owed an answer
         client.call(remove(b"x"))
 
 
 def test_a_request_that_is_swallowed_ends_the_link() -> None:
-    with client_over(FaultConnection(at(1, Act.STALL)), timeout=SHORT) as client:
+    connection = FaultConnection()
+    with client_over(connection) as client, impatient(client):
+        connection.arm(at(0, Act.STALL))
         error = raised(lambda: client.call(size_of(b"/")))
     assert isinstance(error, LinkLost)
 

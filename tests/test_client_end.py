@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from skynet.errors import LinkLost
 from skynet.sftp import wire
 from skynet.sftp.client import Client
 from skynet.sftp.conversation import Conversation
-from tests.support.pipes import FAR_AWAY, pretend
+from tests.support.pipes import FAR_AWAY, open_channels, pretend
 from tests.support.scripted import ScriptedConnection, greeting, silent
 from tests.support.sources import Ends, submit_all
 
@@ -57,10 +55,7 @@ def ask() -> Conversation[None]:
 def open_client(connection: Connection) -> Client:
     client = Client(connection, channels=CHANNELS)
     pretend(client, FAR_AWAY)
-    client.widen()
-    for thread in threading.enumerate():
-        if thread.name == "sftp-open":
-            thread.join(20)
+    open_channels(client)
     assert client.width == CHANNELS
     return client
 

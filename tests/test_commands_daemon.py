@@ -125,7 +125,7 @@ def watching(work: Path, *more: str) -> Iterator[Callable[[str], str]]:
 
         def has_said(text: str) -> bool:
             said.extend(stdout.read() or b"")
-            return text in said.decode()
+            return text.encode() in said
 
         def expect(text: str) -> str:
             wait_until(lambda: has_said(text), process)

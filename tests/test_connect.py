@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
@@ -21,6 +22,7 @@ from skynet.sftp.transport import LOOK_SECONDS, SshTransport
 from tests.support.persons import Person
 from tests.support.sshd import Sshd, free_port, make_key, running_sshd
 
+DEADLINE = 60.0  # seconds for what comes at once if it comes
 INIT = bytes([0, 0, 0, 5, 1, 0, 0, 0, 3])
 
 
@@ -65,20 +67,29 @@ def test_a_compressed_session_works(sshd: Sshd) -> None:
         assert speaks_sftp(connection)
 
 
+def sessions() -> set[SshTransport]:
+    """Those that are served by a thread of this process."""
+    return {each for each in threading.enumerate() if isinstance(each, SshTransport)}
+
+
 def test_a_silent_session_seldom_looks_whether_it_is_to_end(sshd: Sshd) -> None:
     with closing(opened(sshd.endpoint())):
-        sessions = [each for each in threading.enumerate() if isinstance(each, SshTransport)]
-        assert {session.sock.gettimeout() for session in sessions} == {LOOK_SECONDS}
+        assert {session.sock.gettimeout() for session in sessions()} == {LOOK_SECONDS}
 
 
 def test_a_silent_session_ends_without_waiting_for_its_next_look(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SshTransport, "_active_check_timeout", 60.0)
+    monkeypatch.setattr(SshTransport, "_active_check_timeout", 600.0)
+    before = sessions()
     with closing(opened(sshd.endpoint())) as connection:
         assert speaks_sftp(connection)
         time.sleep(0.3)  # until the server has said all that it says unasked
-    assert not [each for each in threading.enumerate() if isinstance(each, SshTransport)]
+        begun = sessions() - before
+    assert begun
+    for session in begun:
+        session.join(DEADLINE)
+        assert not session.is_alive()
 
 
 def test_aes_gcm_is_preferred(tmp_path: Path) -> None:
@@ -319,9 +330,7 @@ def listening(greeting: bytes, hang_up: bool) -> Iterator[Endpoint]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield Endpoint(
-            "127.0.0.1", "anna", server.getsockname()[1], connect_timeout=1, ssh_config=NO_CONFIG
-        )
+        yield Endpoint("127.0.0.1", "anna", server.getsockname()[1], ssh_config=NO_CONFIG)
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
     for client in held:
@@ -332,22 +341,24 @@ NO_CONFIG = Path(os.devnull)
 
 
 @pytest.mark.parametrize(
-    ("greeting", "hang_up", "kind", "code"),
+    ("greeting", "hang_up", "seconds", "kind", "code"),
     [
-        (b"", False, ConnectError, "timeout"),
-        (b"SSH-2.0-mute\r\n", False, ConnectError, "timeout"),
-        (b"220 mail.example\r\n", False, ProtocolError, "not-ssh"),
-        (b"no line end", False, ProtocolError, "not-ssh"),
-        (b"\x00\xff" * 40_000, False, ProtocolError, "not-ssh"),
-        (b"Exceeded MaxStartups\r\n", True, ConnectError, "busy"),
-        (b"", True, ConnectError, "closed"),
-        (b"SSH-1.5-old\r\n", True, ProtocolError, "no-algorithm"),
-        (b"SSH-2.0-x\r\n" + b"\xff" * 64, False, ProtocolError, "handshake"),
+        (b"", False, 1, ConnectError, "timeout"),
+        (b"SSH-2.0-mute\r\n", False, 1, ConnectError, "timeout"),
+        (b"220 mail.example\r\n", False, DEADLINE, ProtocolError, "not-ssh"),
+        (b"no line end", False, 3, ProtocolError, "not-ssh"),
+        (b"\x00\xff" * 40_000, False, DEADLINE, ProtocolError, "not-ssh"),
+        (b"Exceeded MaxStartups\r\n", True, DEADLINE, ConnectError, "busy"),
+        (b"", True, DEADLINE, ConnectError, "closed"),
+        (b"SSH-1.5-old\r\n", True, DEADLINE, ProtocolError, "no-algorithm"),
+        (b"SSH-2.0-x\r\n" + b"\xff" * 64, False, DEADLINE, ProtocolError, "handshake"),
     ],
 )
-def test_bogus_servers(greeting: bytes, hang_up: bool, kind: type[ConnectError], code: str) -> None:
+def test_bogus_servers(
+    greeting: bytes, hang_up: bool, seconds: float, kind: type[ConnectError], code: str
+) -> None:
     with listening(greeting, hang_up) as endpoint, pytest.raises(kind) as caught:
-        opened(endpoint)
+        opened(replace(endpoint, connect_timeout=seconds))
     assert caught.value.code == code
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400

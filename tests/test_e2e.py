@@ -54,7 +54,8 @@ OP_CONTRACT: dict[str, type | tuple[type, ...]] = {
     "bytes": int,
     "saved": int,
 }
-BIG = 128 << 20  # bytes: long enough under way to be caught at it
+BIG = 128 << 20  # bytes
+SLOWLY = ["--bwlimit", "4M"]  # so that it is half a minute under way, to be caught at it
 
 
 def assert_contract(value: dict[str, Any], contract: dict[str, Any]) -> None:
@@ -334,7 +335,7 @@ def test_a_run_that_is_ended_in_the_middle_is_made_good_by_the_next(
 ) -> None:
     with (site.source / "large").open("wb") as file:
         file.truncate(BIG)
-    with running("sync", "--once", "--json", *site.options()) as process:
+    with running("sync", "--once", "--json", *SLOWLY, *site.options()) as process:
         wait_until(is_in_transfer(site), process)
         process.send_signal(number)
         ended = finish(process)
@@ -356,7 +357,7 @@ def test_a_link_that_breaks_is_made_good_by_the_next_run(tmp_path: Path) -> None
         site = make_site(server, tmp_path)
         with (site.source / "large").open("wb") as file:
             file.truncate(BIG)
-        with running("sync", "--once", "--json", *site.options()) as process:
+        with running("sync", "--once", "--json", *SLOWLY, *site.options()) as process:
             wait_until(is_in_transfer(site), process)
             server.kill_sessions()
             broken = finish(process)

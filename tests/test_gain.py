@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -17,7 +16,7 @@ from skynet.sftp.gain import ROUND_TRIPS, SHORTEST_LOOK, WORTH, Gain
 from skynet.sftp.pace import Pace
 from skynet.sftp.replies import expect_ok
 from tests.support.frames import Asked
-from tests.support.pipes import pretend
+from tests.support.pipes import pretend, wait_until_opened
 from tests.support.scripted import ScriptedConnection, greeting, obedient
 
 PIECE = 32 << 10
@@ -129,19 +128,12 @@ def small_files(count: int) -> Conversation[None]:
         expect_ok(reply)
 
 
-def wait_for_those_being_opened() -> None:
-    deadline = time.monotonic() + 20
-    while any(thread.name == "sftp-open" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
-
-
 def server(link: Link, most_streams: int = 100) -> ScriptedConnection:
     """As fast as `link` is with the channels there are; each write waits for those being opened."""
 
     def script(request: Asked) -> Iterable[bytes]:
         if request.kind == "WRITE":
-            wait_for_those_being_opened()
+            wait_until_opened()
             link.carry(PIECE, len(connection.streams))
         return obedient(request)
 

@@ -21,7 +21,7 @@ from skynet.watch import Watcher
 from tests.support.keepers import TREE, House, Line
 from tests.support.wear import Wear
 
-DEADLINE = 20.0  # seconds of real time, for another thread
+DEADLINE = 60.0  # seconds of real time, for another thread
 
 
 @pytest.fixture

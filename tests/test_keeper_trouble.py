@@ -22,7 +22,7 @@ from skynet.marks import Mark, Sight
 from skynet.state import make_private
 from tests.support.keepers import TREE, House
 
-DEADLINE = 20.0  # seconds of real time, for another thread
+DEADLINE = 60.0  # seconds of real time, for another thread
 
 
 @pytest.fixture

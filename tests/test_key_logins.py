@@ -103,7 +103,7 @@ def agent(tmp_path: Path) -> Iterator[str]:
         yield path
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 def add_to_agent(agent: str, *keys: Path) -> None:
@@ -135,7 +135,7 @@ def requests(sshd: Sshd) -> list[str]:
 
 def requests_in_all(sshd: Sshd) -> list[str]:
     """The same of a session that has ended: what is logged may come later than the answer."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while sshd.children() and time.monotonic() < end:
         time.sleep(0.01)
     return requests(sshd)
@@ -191,7 +191,7 @@ def test_a_connection_that_breaks_during_the_login_was_not_refused(tmp_path: Pat
     with running_sshd(tmp_path / "sshd", *extra) as sshd:
 
         def crash() -> None:
-            end = time.monotonic() + 10
+            end = time.monotonic() + 30
             while not requests(sshd) and time.monotonic() < end:
                 time.sleep(0.01)
             sshd.kill_sessions()

@@ -22,10 +22,10 @@ from skynet.sftp.conversation import Conversation
 from skynet.sftp.credentials import NOBODY
 from skynet.sftp.replies import Named, expect_names
 from skynet.sftp.transport import SshTransport
-from tests.support.pipes import client_over, sftp_server
+from tests.support.pipes import client_over, impatient, open_channels, sftp_server
 from tests.support.sshd import make_key, running_sshd
 
-DEADLINE = 5.0  # seconds for what comes at once if it comes
+DEADLINE = 30.0  # seconds for what comes at once if it comes
 Decision = Callable[["Server", paramiko.Channel], bool]
 
 
@@ -54,9 +54,7 @@ class Server(paramiko.ServerInterface):  # type: ignore[misc]  # the base is unt
 
 
 @contextmanager
-def connected(
-    directory: Path, decide: Decision, seconds: float = 2 * DEADLINE
-) -> Iterator[tuple[Connection, paramiko.Transport]]:
+def connected(directory: Path, decide: Decision) -> Iterator[tuple[Connection, paramiko.Transport]]:
     """A connection to such a server, and the server's end of it."""
     key = paramiko.Ed25519Key.from_private_key_file(str(make_key(directory / "host_key")))
     known_hosts = directory / "known_hosts"
@@ -80,7 +78,7 @@ def connected(
                 port,
                 known_hosts=known_hosts,
                 ssh_config=Path(os.devnull),
-                connect_timeout=seconds,
+                connect_timeout=2 * DEADLINE,
             )
             with closing(connect(endpoint, prompter=NOBODY, environ={})) as connection:
                 yield connection, ends[0]
@@ -139,7 +137,8 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     def decide(_server: object, _channel: object) -> bool:
         return ended.wait(DEADLINE)
 
-    with connected(tmp_path, decide, seconds=1) as (connection, _):
+    with connected(tmp_path, decide) as (connection, _):
+        connection._seconds = 1
         with pytest.raises(ConnectError, match="did not open a channel within 1 s") as caught:
             connection.open_stream(wire.init())
         ended.set()
@@ -163,7 +162,8 @@ def test_a_channel_that_comes_too_late_is_closed_even_if_the_server_is_gone(
         closing.set()
         raise EOFError
 
-    with connected(tmp_path, lambda *_: ended.wait(DEADLINE), seconds=0.5) as (connection, _):
+    with connected(tmp_path, lambda *_: ended.wait(DEADLINE)) as (connection, _):
+        connection._seconds = 0.5
         with pytest.raises(ConnectError, match="did not open a channel within"):
             connection.open_stream(wire.init())
         late = [thread for thread in threading.enumerate() if "bounded-call" in thread.name]
@@ -239,11 +239,9 @@ def test_a_further_channel_that_does_not_greet_costs_nothing_but_itself(tmp_path
     only_once = f"mkdir {tmp_path / 'begun'} || exec sleep 60; exec {sftp_server()}"
     with running_sshd(tmp_path / "sshd", subsystem=program(tmp_path, only_once)) as sshd:
         connection = connect(sshd.endpoint(), prompter=NOBODY, environ={})
-        with client_over(connection, channels=2, timeout=0.5) as client:
-            client.widen()
-            for thread in threading.enumerate():
-                if thread.name == "sftp-open":
-                    thread.join(DEADLINE)
+        with client_over(connection, channels=2) as client:
+            with impatient(client):
+                open_channels(client)
             assert client.width == 1
             assert client.call(_ask_home())
             assert connection.is_alive

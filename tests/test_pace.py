@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skynet.errors import LinkLost
-from skynet.sftp import wire
+from skynet.sftp import channel, wire
+from skynet.sftp import client as client_room
 from skynet.sftp.client import Client, Connection
 from skynet.sftp.conversation import Conversation, Everywhere
 from skynet.sftp.pace import BURST_SECONDS, LONGEST_SLEEP, LONGEST_SLICE, SHORTEST_SLICE, Pace
@@ -26,11 +27,10 @@ from skynet.sftp.replies import Reply, expect_ok
 from skynet.sftp.stream import OWES_AN_ANSWER
 from skynet.sftp.wire import Request
 from tests.support.frames import Asked
-from tests.support.pipes import FAR_AWAY, PipeConnection, pretend
+from tests.support.pipes import FAR_AWAY, SHORT, PipeConnection, open_channels, pretend
 from tests.support.scripted import ScriptedConnection, greeting, obedient
 from tests.support.sources import PATIENCE, BytesSource, Ends, Sending, raised, submit_all
 
-SHORT = 0.3  # seconds of deadline, where a test waits for it
 WINDOW = 60.0  # seconds over which the limit is to be kept
 A_LOT = 1 << 30
 
@@ -49,6 +49,26 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self.now += seconds + self._late
+
+
+class Supervised(Clock):
+    """Also the client's clock: it stands still while anybody works, and each time that somebody
+    has slept the client's supervisor looks at it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self._looked = threading.Event()
+        monkeypatch.setattr(channel, "monotonic", self.read)
+        monkeypatch.setattr(client_room, "monotonic", self._look)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._looked.clear()
+        self._looked.wait(1.0)  # none is left to look once the client has given up
+
+    def _look(self) -> float:
+        self._looked.set()
+        return self.now
 
 
 def patient() -> None:
@@ -293,15 +313,20 @@ def written(length: int) -> Conversation[None]:
         expect_ok(reply)
 
 
-def test_to_wait_for_the_pace_is_no_stall() -> None:
+def test_to_wait_for_the_pace_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """At this rate a slice waits for a second, three times as long as the server may be silent."""
+    clock = Supervised(monkeypatch)
     connection = ScriptedConnection(greeting(obedient))
-    with paced_client(connection, Pace(lambda: 1 << 10), timeout=SHORT) as client:
+    pace = Pace(lambda: 1 << 10, clock=clock.read, sleep=clock.sleep)
+    with paced_client(connection, pace, timeout=SHORT) as client:
         (reply,) = client.call(_one(wire.write(b"h", 0, bytes(3 << 10))))
         expect_ok(reply)
 
 
-def test_a_server_that_stops_answering_is_found_long_before_all_is_sent() -> None:
+def test_a_server_that_stops_answering_is_found_long_before_all_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Supervised(monkeypatch)
     heard: list[int] = []
 
     def script(request: Asked) -> Iterable[bytes]:
@@ -309,7 +334,8 @@ def test_a_server_that_stops_answering_is_found_long_before_all_is_sent() -> Non
         return []
 
     connection = ScriptedConnection(greeting(script))
-    with paced_client(connection, Pace(lambda: 1 << 20), timeout=SHORT) as client:
+    pace = Pace(lambda: 1 << 20, clock=clock.read, sleep=clock.sleep)
+    with paced_client(connection, pace, timeout=SHORT) as client:
         error = raised(lambda: client.call(written(32 << 20)))
     assert isinstance(error, LinkLost)
     assert "has not answered" in str(error)
@@ -340,10 +366,12 @@ def test_who_calls_does_not_stand_behind_what_waits(most_streams: int) -> None:
 
     connection = ScriptedConnection(greeting(script), most_streams=most_streams)
     ends = Ends()
-    with paced_client(connection, Pace(lambda: 1 << 20)) as client:
+    rates: list[int | None] = [1 << 16 if most_streams > 1 else 1 << 20]
+    with paced_client(connection, Pace(lambda: rates[0])) as client:
         client.submit(written(2 << 20), ends.of("much"))
         client.call(_one(wire.lstat(b"lease")))
         before = asked[: asked.index("LSTAT")].count("WRITE")
+        rates[0] = None
         [end] = ends.wait(1)
     assert end.error is None
     assert before <= 16 if most_streams > 1 else before == 64
@@ -361,10 +389,7 @@ def test_the_channel_for_calls_takes_no_part_in_large_files() -> None:
         yield Everywhere(share)
 
     with paced_client(connection, Pace(lambda: None), channels=4) as client:
-        client.widen()
-        for thread in threading.enumerate():
-            if thread.name == "sftp-open":
-                thread.join(PATIENCE)
+        open_channels(client)
         assert client.width == 4
         client.call(wide())
     assert len(shares) == 4

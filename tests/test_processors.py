@@ -33,13 +33,13 @@ class Other:
 
     def may_use(self) -> Set[int]:
         self._asked.release()
-        assert self._told.acquire(timeout=10)
+        assert self._told.acquire(timeout=30)
         return self._may_use
 
     def end(self) -> None:
         self._ended = True
         self._asked.release()
-        self._thread.join(10)
+        self._thread.join(30)
 
     def _run(self) -> None:
         while self._asked.acquire() and not self._ended:

@@ -28,7 +28,7 @@ from tests.support import frames
 from tests.support.faults import FaultConnection
 from tests.support.frames import Asked, written
 from tests.support.patching import NEW, OLD, PATH, apply_patch, patch_of, target
-from tests.support.pipes import FAR_AWAY, client_over, pretend
+from tests.support.pipes import FAR_AWAY, client_over, open_channels, pretend
 from tests.support.scripted import ScriptedConnection, greeting, obedient
 from tests.support.sources import BytesSource, Ends
 from tests.support.versions import noise
@@ -165,10 +165,7 @@ def sending(
 
 @contextmanager
 def wide_open(client: Client) -> Iterator[None]:
-    client.widen()
-    for thread in threading.enumerate():
-        if thread.name == "sftp-open":
-            thread.join(20)
+    open_channels(client)
     assert client.width == CHANNELS
     yield
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +21,8 @@ from skynet.sftp.replies import FAILURE, NO_SUCH_FILE, PERMISSION_DENIED
 from tests.support.command import bound_by_modes
 from tests.support.faults import Act, Fault, FaultConnection, at, every, no_fault, nth
 from tests.support.frames import Asked
-from tests.support.pipes import client_over
-from tests.support.targets import do, entry_of, source, upload
+from tests.support.pipes import client_over, open_channels, wait_until_opened
+from tests.support.targets import DEADLINE, do, entry_of, source, upload
 
 PIECE = 32 * 1024
 CONTENT = random.Random(1).randbytes(60 * PIECE + 5)
@@ -40,10 +39,7 @@ def remote_over(connection: FaultConnection, target: Path) -> Iterator[SftpRemot
     with client_over(connection, channels=CHANNELS) as client:
         remote = SftpRemote(client, os.fsencode(target), "nonce")
         remote.prepare()
-        client.widen()
-        for thread in threading.enumerate():
-            if thread.name == "sftp-open":
-                thread.join(20)
+        open_channels(client)
         assert client.width == CHANNELS
         connection.arm(connection.fault)
         yield remote
@@ -69,9 +65,7 @@ def test_channels_are_opened_before_many_operations_begin(
 ) -> None:
     with client_over(FaultConnection(), channels=CHANNELS) as client:
         SftpRemote(client, os.fsencode(tmp_path), "nonce").expect(operations)
-        for thread in threading.enumerate():
-            if thread.name == "sftp-open":
-                thread.join(20)
+        wait_until_opened()
         assert client.width == width
 
 
@@ -83,9 +77,7 @@ def test_a_channel_that_opens_meanwhile_joins_in(tmp_path: Path) -> None:
 
         def hold_until_all_are_open(number: int, request: Asked) -> None:
             if request.kind == "WRITE":
-                for thread in threading.enumerate():
-                    if thread.name == "sftp-open":
-                        thread.join(20)
+                wait_until_opened()
 
         connection.arm(hold_until_all_are_open)
         assert do(remote, upload(b"video", CONTENT), CONTENT).error is None
@@ -219,7 +211,7 @@ def test_few_wide_files_are_under_way_at_once(tmp_path: Path) -> None:
             remote.submit(op, source(CONTENT))
         ended = 0
         while ended < len(names):
-            outcomes = remote.wait(20)
+            outcomes = remote.wait(DEADLINE)
             assert outcomes
             assert {outcome.error for outcome in outcomes} == {None}
             ended += len(outcomes)
@@ -258,7 +250,7 @@ def test_many_uploads_go_into_several_temporary_directories(tmp_path: Path) -> N
             remote.submit(upload(b"%d" % number, b"x"), source(b"x"))
         ended = 0
         while ended < many:
-            outcomes = remote.wait(5)
+            outcomes = remote.wait(DEADLINE)
             assert {outcome.error for outcome in outcomes} == {None}
             ended += len(outcomes)
         temps = tmp_path / "t/.skynet/tmp"

@@ -25,7 +25,7 @@ from tests.support.link import Link, linked
 from tests.support.sshd import Sshd, running_sshd
 
 DEADLINE = 60.0  # seconds; far more than anything here needs
-END_SECONDS = 10.0  # the daemon allows itself half of that to end
+END_SECONDS = 30.0  # the daemon allows itself a sixth of that to end
 LOOK_AGAIN = 0.02  # seconds
 
 Outline = dict[bytes, tuple[int, int]]  # path -> size and whole seconds of the last change

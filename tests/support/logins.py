@@ -66,12 +66,12 @@ def login_server(directory: Path, rules: Rules) -> Iterator[Endpoint]:
     key = asyncssh.generate_private_key("ssh-ed25519")
     try:
         listening = asyncio.run_coroutine_threadsafe(_listen(rules, key), loop)
-        server = listening.result(10)
+        server = listening.result(30)
         yield _endpoint(directory, server.get_port(), key.export_public_key().decode())
-        asyncio.run_coroutine_threadsafe(_stop(server), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_stop(server), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(30)
         loop.close()
 
 

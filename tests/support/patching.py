@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -16,7 +15,7 @@ from skynet.ops import Op, Patch
 from skynet.remote import Outcome, Remote, SftpRemote
 from skynet.sftp.pieces import Source
 from tests.support.faults import FaultConnection
-from tests.support.pipes import client_over
+from tests.support.pipes import client_over, open_channels
 from tests.support.sources import BytesSource
 from tests.support.targets import DEADLINE, TIME, OnDisk, entry_of, source
 from tests.support.versions import noise, signed
@@ -84,10 +83,7 @@ def target(
         remote = SftpRemote(client, os.fsencode(directory), "nonce", reads_back=reads_back)
         remote.prepare()
         if channels > 1:
-            client.widen()
-            for thread in threading.enumerate():
-                if thread.name == "sftp-open":
-                    thread.join(DEADLINE)
+            open_channels(client)
         connection.arm(connection.fault)
         yield Target(directory, connection, remote)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from skynet.errors import ConnectError, LinkLost
 from skynet.sftp.client import Client, Connection
 from skynet.sftp.stream import Stream
+from tests.support.sources import PATIENCE
 
 PLACES = (
     "/usr/lib/openssh/sftp-server",
@@ -114,7 +116,7 @@ class PipeConnection:
         self.abort("The connection was closed.")
         self.kill_servers()
         for process in self.processes:
-            process.wait(10)
+            process.wait(PATIENCE)
         for stream in self.streams:
             stream.socket.close()
 
@@ -139,12 +141,35 @@ class PipeConnection:
 
 
 FAR_AWAY = 1.0  # seconds: else so near a server would get fewer channels
+SHORT = 0.3  # seconds that a silent server is given, where a test waits for the end of them
 
 
 def pretend(client: Client, round_trip: float) -> None:
     """Let a client take its server for so far away, once it has measured how far it is."""
     assert client.capabilities.max_write
     client.round_trip = round_trip
+
+
+@contextlib.contextmanager
+def impatient(client: Client, seconds: float = SHORT) -> Iterator[None]:
+    """The server may be silent for so long only, within the block: not while it is started."""
+    before, client._timeout = client._timeout, seconds
+    yield
+    client._timeout = before
+
+
+def open_channels(client: Client) -> None:
+    """Have all the channels that this round trip asks for, or as many as the server grants."""
+    client.widen()
+    wait_until_opened()
+
+
+def wait_until_opened() -> None:
+    """Return when the channels that were asked for are open or given up."""
+    end = time.monotonic() + PATIENCE
+    while any(thread.name == "sftp-open" for thread in threading.enumerate()):
+        assert time.monotonic() < end, "a channel is still being opened"
+        time.sleep(0.0005)
 
 
 @contextlib.contextmanager

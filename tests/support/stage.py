@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-DEADLINE = 20.0  # seconds for one step
+DEADLINE = 60.0  # seconds for one step
 
 
 class _Actor:

@@ -25,7 +25,7 @@ from tests.support.pipes import PipeConnection
 KINDS = ["memory", "sftp-server"]
 SECOND = 1_000_000_000
 TIME = 1_234_567_890
-DEADLINE = 20.0
+DEADLINE = 60.0
 TEMPS = join(OWN, b"tmp")
 
 

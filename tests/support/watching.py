@@ -14,7 +14,7 @@ from skynet.marks import Mark, Sight
 from skynet.monitor import Event, Notice
 from skynet.watch import Watcher, WatchMode
 
-DEADLINE = 20.0  # seconds of real time for an event to come
+DEADLINE = 60.0  # seconds of real time for an event to come
 
 
 class Post:
