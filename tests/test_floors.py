@@ -7,6 +7,7 @@ imports it, so imports inside functions and under TYPE_CHECKING count like all o
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -385,6 +386,19 @@ def test_tables_name_only_rooms_that_are_drawn() -> None:
     named = {*PURE.split(), *FACES, *(room for pair in NEIGHBOURS for room in pair)}
     named.update(room for rooms in FOREIGN.values() for room in rooms)
     assert [room for room in sorted(named) if not stands(room)] == []
+
+
+def test_the_map_names_every_room_and_no_other() -> None:
+    text = (ROOT / "skynet" / "README.md").read_text()
+    table = text.split("## Map")[1].split("##")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall("`([a-z_0-9]+/?)`", row[0])}
+    assert named == {room for room in HEIGHT if room not in PACKAGES} - {"__main__"} | {
+        f"{package}/" for package in PACKAGES
+    }
+    for package, rooms in PACKAGES.items():
+        (told,) = (row[1] for row in rows if row[0] == f"| `{package}/`")
+        assert [room for room in rooms if f"`{room}`" not in told] == ["__init__"]
 
 
 def test_neighbours_stand_on_one_floor() -> None:
