@@ -21,6 +21,7 @@ from skynet.intents import MAX_BYTES, MAX_DATABASE, MAX_INTENTS, Intents
 from skynet.monitor import Event, Notice
 from skynet.remote import Intent
 from skynet.remote.verbs import is_temp
+from tests.support.databases import Marker, execute
 
 INTENT = Intent(b"identity", 1000, b"tmp/a0-1", 500, b"d" * 16)
 KEY = b"intent d/video"
@@ -99,29 +100,12 @@ def test_only_its_owner_can_read_it(opened: Opened) -> None:
 # Damage, and malice.
 
 
-def execute(directory: Path, statement: str, *values: object) -> None:
-    connection = sqlite3.connect(directory / "cache.db")
-    with connection:
-        connection.execute(statement, values)
-    connection.close()
-
-
 def set_value(value: bytes) -> Callable[[Path], None]:
     return lambda directory: execute(directory, "UPDATE Cache SET value = ?", value)
 
 
 def set_intent(**changes: object) -> Callable[[Path], None]:
     return set_value(msgspec.msgpack.encode(msgspec.structs.replace(INTENT, **changes)))
-
-
-class Marker:
-    """Leaves a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.path),)
 
 
 def pickled_value(directory: Path) -> None:

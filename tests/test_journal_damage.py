@@ -19,6 +19,7 @@ from skynet import hints
 from skynet.dirty import MAX_PATH
 from skynet.journal import MAX_PAUSE
 from skynet.marks import Mark
+from tests.support.databases import Marker, execute
 from tests.support.journals import ALL, Opened
 from tests.support.mounts import SmallDisk, small_disk
 
@@ -85,13 +86,6 @@ def test_a_strange_rollback_journal_loses_no_change(opened: Opened) -> None:
         assert found in (marked, ALL), seed
 
 
-def execute(directory: Path, statement: str, *values: object) -> None:
-    connection = sqlite3.connect(directory / "cache.db")
-    with connection:
-        connection.execute(statement, values)
-    connection.close()
-
-
 def changed(statement: str, *values: object) -> Callable[[Path], None]:
     return lambda directory: execute(directory, statement, *values)
 
@@ -100,16 +94,6 @@ def row(key: object, value: object = b"", raw: int = 1, mode: int = 1) -> Callab
     return changed(
         "INSERT INTO Cache (key, raw, mode, value) VALUES (?, ?, ?, ?)", key, raw, mode, value
     )
-
-
-class Marker:
-    """Leaves a directory when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.path),)
 
 
 def pickled_value(directory: Path) -> None:

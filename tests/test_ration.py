@@ -267,64 +267,56 @@ def test_when_the_link_is_lost_whoever_waits_is_told(monkeypatch: pytest.MonkeyP
 # Under a limit ----------------------------------------------------------------------------------
 
 
+class Writes:
+    """A server that takes a file of this size. lengths: of the writes; noted: called at each."""
+
+    def __init__(self, size: int, noted: Callable[[], object] = lambda: None) -> None:
+        self.lengths: list[int] = []
+        self._size = size
+        self._noted = noted
+
+    def __call__(self, request: Asked) -> Iterable[bytes]:
+        if request.kind == "WRITE":
+            self.lengths.append(len(written(request)[1]))
+            self._noted()
+        if request.kind == "FSTAT":
+            return [frames.attrs(request.request_id, Attrs(size=self._size, mtime=MTIME))]
+        return obedient(request)
+
+
 @pytest.mark.parametrize("rate", [2 << 10, 100_000, 1 << 20])
 def test_under_a_limit_progress_is_smooth(rate: int) -> None:
     """However slow: something is acknowledged every moment, and little is in flight."""
     clock = Clock()
     size = max(20 * ration.SHORTEST_WRITE, 10 * rate)
-    lengths: list[int] = []
     moments: list[float] = []
+    writes = Writes(size, lambda: moments.append(clock.now))
     pace = Pace(lambda: rate, clock=clock.read, sleep=clock.sleep)
-
-    def script(request: Asked) -> Iterable[bytes]:
-        if request.kind == "WRITE":
-            lengths.append(len(written(request)[1]))
-            moments.append(clock.now)
-        if request.kind == "FSTAT":
-            return [frames.attrs(request.request_id, Attrs(size=size, mtime=MTIME))]
-        return obedient(request)
-
-    with paced_client(ScriptedConnection(greeting(script), most_streams=1), pace) as client:
+    with paced_client(ScriptedConnection(greeting(writes), most_streams=1), pace) as client:
         client.call(sending(client, BytesSource(bytes(size)), b"film", wide=False))
-    assert sum(lengths) == size
-    assert max(lengths) <= max(ration.SHORTEST_WRITE, rate / 4)
+    assert sum(writes.lengths) == size
+    assert max(writes.lengths) <= max(ration.SHORTEST_WRITE, rate / 4)
     moment = max(ration.SHORTEST_WRITE / rate, 0.25)
     assert max(after - before for before, after in pairwise(moments)) <= 2 * moment + 0.2
 
 
 def test_a_small_file_too_goes_in_short_writes_under_a_limit() -> None:
     clock, size = Clock(), 30_000  # one write without a limit
-    lengths: list[int] = []
-
-    def script(request: Asked) -> Iterable[bytes]:
-        if request.kind == "WRITE":
-            lengths.append(len(written(request)[1]))
-        if request.kind == "FSTAT":
-            return [frames.attrs(request.request_id, Attrs(size=size, mtime=MTIME))]
-        return obedient(request)
-
+    writes = Writes(size)
     pace = Pace(lambda: 20_000, clock=clock.read, sleep=clock.sleep)
-    with paced_client(ScriptedConnection(greeting(script)), pace) as client:
+    with paced_client(ScriptedConnection(greeting(writes)), pace) as client:
         client.call(sending(client, BytesSource(bytes(size)), b"picture", wide=False))
-    assert sum(lengths) == size
-    assert max(lengths) <= 5_000
+    assert sum(writes.lengths) == size
+    assert max(writes.lengths) <= 5_000
 
 
 def test_when_the_limit_ends_the_writes_are_long_again() -> None:
     clock, size = Clock(), 100 * WRITE
-    lengths: list[int] = []
-
-    def script(request: Asked) -> Iterable[bytes]:
-        if request.kind == "WRITE":
-            lengths.append(len(written(request)[1]))
-        if request.kind == "FSTAT":
-            return [frames.attrs(request.request_id, Attrs(size=size, mtime=MTIME))]
-        return obedient(request)
-
+    writes = Writes(size)
     pace = Pace(lambda: 20_000 if clock.now < 10 else None, clock=clock.read, sleep=clock.sleep)
-    with paced_client(ScriptedConnection(greeting(script)), pace) as client:
+    with paced_client(ScriptedConnection(greeting(writes)), pace) as client:
         client.call(sending(client, BytesSource(bytes(size)), b"film", wide=False))
-    assert sum(lengths) == size
-    assert lengths[0] == 5_000
-    assert max(lengths) == WRITE
-    assert len(lengths) < 200
+    assert sum(writes.lengths) == size
+    assert writes.lengths[0] == 5_000
+    assert max(writes.lengths) == WRITE
+    assert len(writes.lengths) < 200

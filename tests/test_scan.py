@@ -195,8 +195,8 @@ def test_directory_that_is_swapped_while_it_is_listed_is_unknown(
     assert "replaced while it was listed" in listing.problems[0].message
 
 
-@posix_only
-def test_no_handle_stays_open_after_listing(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def opened_from_now_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Whatever is opened is added to it."""
     opened: list[int] = []
     open_file = os.open
 
@@ -205,6 +205,12 @@ def test_no_handle_stays_open_after_listing(root: Root, monkeypatch: pytest.Monk
         return opened[-1]
 
     monkeypatch.setattr(os, "open", noting)
+    return opened
+
+
+@posix_only
+def test_no_handle_stays_open_after_listing(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = opened_from_now_on(monkeypatch)
     root.list(b"")
     (handle,) = opened
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -428,14 +434,7 @@ def test_no_handle_stays_open_when_opening_is_refused(
 ) -> None:
     before = entry(root, b"file")
     _grow(file)
-    opened: list[int] = []
-    open_file = os.open
-
-    def noting(path: bytes, flags: int) -> int:
-        opened.append(open_file(path, flags))
-        return opened[-1]
-
-    monkeypatch.setattr(os, "open", noting)
+    opened = opened_from_now_on(monkeypatch)
     with pytest.raises(TornRead):
         root.open(b"file", before)
     (handle,) = opened

@@ -16,6 +16,7 @@ from skynet.monitor import Event, Notice
 from skynet.remote import Intent, Outcome
 from skynet.sftp.pieces import Mark
 from skynet.signatures import Signatures
+from tests.support.databases import execute
 from tests.support.faults import FaultConnection
 from tests.support.patching import target
 from tests.support.targets import DEADLINE, source, succeed, upload
@@ -50,12 +51,6 @@ class Kept:
     @property
     def notices(self) -> list[str]:
         return [event.code for event in self.events if isinstance(event, Notice)]
-
-    def execute(self, statement: str, *values: object) -> None:
-        connection = sqlite3.connect(self.directory / "cache.db")
-        with connection:
-            connection.execute(statement, values)
-        connection.close()
 
 
 @pytest.fixture
@@ -129,14 +124,17 @@ DAMAGES: dict[str, Callable[[Kept], None]] = {
     "rubbish": rubbish,
     "huge": huge,
     "open to all": open_to_all,
-    "cut": lambda kept: kept.execute("UPDATE Cache SET value = substr(value, 1, 99)"),
-    "of other content": lambda kept: kept.execute(
-        "UPDATE Cache SET value = (SELECT value FROM Cache ORDER BY rowid DESC LIMIT 1)"
+    "cut": lambda kept: execute(kept.directory, "UPDATE Cache SET value = substr(value, 1, 99)"),
+    "of other content": lambda kept: execute(
+        kept.directory,
+        "UPDATE Cache SET value = (SELECT value FROM Cache ORDER BY rowid DESC LIMIT 1)",
     ),
-    "text": lambda kept: kept.execute("UPDATE Cache SET value = 'signature'"),
-    "long": lambda kept: kept.execute("UPDATE Cache SET value = zeroblob(3000000)"),
-    "pickled": lambda kept: kept.execute("UPDATE Cache SET mode = 4"),
-    "in a file": lambda kept: kept.execute("UPDATE Cache SET mode = 2, filename = '../treasure'"),
+    "text": lambda kept: execute(kept.directory, "UPDATE Cache SET value = 'signature'"),
+    "long": lambda kept: execute(kept.directory, "UPDATE Cache SET value = zeroblob(3000000)"),
+    "pickled": lambda kept: execute(kept.directory, "UPDATE Cache SET mode = 4"),
+    "in a file": lambda kept: execute(
+        kept.directory, "UPDATE Cache SET mode = 2, filename = '../treasure'"
+    ),
 }
 
 
