@@ -34,6 +34,7 @@ UNREAD = b"!"
 MAX_IGNORE_FILE = 1 << 20
 _HASH_CHUNK = 1 << 20
 _IDENTITY = struct.Struct("<qqqQI")
+_FARTHEST = (1 << 63) - 1  # ns: times before 1677 and after 2262 count as these
 _Fields = tuple[int, int, int, int, int]
 _MODES = tuple(range(0o10000))  # one object for each, which a million entries share
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: LINK}
@@ -77,13 +78,17 @@ def digest_of(chunks: Iterable[bytes]) -> bytes:
 
 def identity(status: os.stat_result) -> bytes:
     """What tells one state of a file from another, see the module's text."""
-    return _IDENTITY.pack(
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_size,
-        status.st_ino & 0xFFFF_FFFF_FFFF_FFFF,
-        status.st_mode,
-    )
+    mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+    inode = status.st_ino & 0xFFFF_FFFF_FFFF_FFFF
+    try:
+        return _IDENTITY.pack(mtime_ns, ctime_ns, status.st_size, inode, status.st_mode)
+    except struct.error:
+        mtime_ns, ctime_ns = _bounded(mtime_ns), _bounded(ctime_ns)
+        return _IDENTITY.pack(mtime_ns, ctime_ns, status.st_size, inode, status.st_mode)
+
+
+def _bounded(time_ns: int) -> int:
+    return min(max(time_ns, -_FARTHEST), _FARTHEST)
 
 
 def fields(known: bytes) -> _Fields:
@@ -349,13 +354,11 @@ class LocalFile:
         self._now_ns = now_ns
         self._check = check
         self._handle = os.open(full_path, _OPEN_FLAGS)
-        self._before = os.fstat(self._handle)
         self._read = 0
         self.size = entry.size
-        self.identity = identity(self._before)
-        if (self._before.st_size, self._before.st_mtime_ns) != (entry.size, entry.mtime_ns) or (
-            not stat.S_ISREG(self._before.st_mode)
-        ):
+        self.identity = identity(os.fstat(self._handle))
+        mtime_ns, _, size, _, mode = fields(self.identity)
+        if (size, mtime_ns) != (entry.size, entry.mtime_ns) or not stat.S_ISREG(mode):
             self.close()
             raise self._torn()
 

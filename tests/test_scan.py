@@ -11,8 +11,9 @@ import pytest
 
 from skynet import scan
 from skynet.errors import SourceError, TornRead
+from skynet.manifest_codec import entry_fault
 from skynet.scan import MAX_IGNORE_FILE, RACY, RACY_NS, Root, digest_of, identity, settled
-from skynet.tree import DIR, FILE, LINK, Entry
+from skynet.tree import DIR, FILE, LINK, SECOND, Entry, wire_time
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
 LATER = RACY_NS + 1
@@ -340,6 +341,20 @@ def test_identity_is_recorded_only_when_the_file_was_still(
     clock.ahead = ahead
     known = identity(file.stat())
     assert settled(known, clock()) == (RACY if is_racy else known)
+
+
+@posix_only
+@pytest.mark.parametrize("year", [-8000, 1600, 2300, 2400])  # ns since 1970 in 63 bits end in 2262
+def test_file_of_a_far_time_is_a_file_as_any_other(
+    root: Root, file: Path, clock: Clock, year: int
+) -> None:
+    far = (year - 1970) * 365 * 86400 * SECOND
+    os.utime(file, ns=(0, far))
+    known = root.list(b"").children[b"file"]
+    found = root.entry(b"file", known)
+    assert not entry_fault(found)
+    assert wire_time(found.mtime_ns) == wire_time(file.stat().st_mtime_ns)
+    assert root.digest(b"file", found) == (digest_of([b"content"]), known)
 
 
 @posix_only
