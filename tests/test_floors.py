@@ -79,7 +79,8 @@ SFTP = """
 REMOTE = """
     __init__
     sftp
-    carry | own | walk | removal | turnstile
+    removal
+    carry | own | walk | turnstile
     copies
     send
     places

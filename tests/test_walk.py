@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -12,6 +13,7 @@ import pytest
 
 from skynet.errors import LinkLost, ProtocolError, RequestError
 from skynet.remote import walk as room
+from skynet.remote.removal import empty
 from skynet.remote.verbs import Listed
 from skynet.remote.walk import walk
 from skynet.sftp import replies, wire
@@ -84,6 +86,12 @@ def listing(*batches: Batch) -> Listings:
 def walk_all(listings: Listings) -> list[Listed]:
     with client_over(listings.client()) as client:
         return list(walk(client, b"/r", nothing))
+
+
+def empty_all(listings: Listings) -> int:
+    """Remove what is below a directory of our own, as the trash is emptied."""
+    with client_over(listings.client()) as client:
+        return client.call(empty(b"/r"))
 
 
 def nothing(path: bytes) -> bool:
@@ -345,17 +353,29 @@ def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, name
             read += 1
             yield [(name % number if b"%" in name else name, A_FILE)]
 
-    with pytest.raises(ProtocolError, match="more than 1000 names"):
-        walk_all(Listings(endless))
-    assert read <= 1000 + 2 * room.READS_AT_ONCE
+    for look in (walk_all, empty_all):
+        read = 0
+        with pytest.raises(ProtocolError, match="more than 1000 names"):
+            look(Listings(endless))
+        assert read <= 1000 + 2 * room.READS_AT_ONCE
 
 
-def test_directories_that_nest_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("look", [walk_all, empty_all])
+def test_directories_that_nest_without_end_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, look: Callable[[Listings], object]
+) -> None:
     monkeypatch.setattr(room, "MAX_PATH", 200)
     nested = Listings(lambda path: [[(b"again", A_DIR)]])
     with pytest.raises(ProtocolError, match="without end"):
-        walk_all(nested)
+        look(nested)
     assert len(nested.asked) < 50
+
+
+def test_what_is_ours_is_removed_however_deep_it_is() -> None:
+    depth = 2 * sys.getrecursionlimit()
+    nested = Listings(lambda path: [[(b"d", A_DIR)]] if path.count(b"/") < depth else [])
+    assert empty_all(nested) == depth - 1
+    assert not nested.open
 
 
 def test_links_are_never_followed() -> None:

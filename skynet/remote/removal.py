@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from skynet.errors import RequestError
 from skynet.remote.places import is_directory
+from skynet.remote.walk import expect_end_of_depth, expect_end_of_names
 from skynet.sftp import wire
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
@@ -34,30 +35,39 @@ def names_in(directory: bytes) -> Conversation[list[tuple[bytes, bool]]]:
         if not names:
             break
         found += [(name, is_directory(attrs)) for name, attrs in names]
+        expect_end_of_names(len(found))
     yield [wire.close(handle)]
     return [each for each in found if b"/" not in each[0] and each[0] not in (b".", b"..")]
 
 
 def empty(directory: bytes, keep: frozenset[bytes] = frozenset()) -> Conversation[int]:
-    """Remove everything below a directory of our own but these; how many names that was."""
-    found = yield from names_in(directory)
-    files = [join(directory, name) for name, is_dir in found if not is_dir]
-    removed = yield from _remove_all([path for path in files if path not in keep])
-    for path in [join(directory, name) for name, is_dir in found if is_dir]:
-        if any(is_below(kept, path) for kept in keep):
-            removed += yield from empty(path, keep)
-        else:
-            removed += yield from _remove_tree(path)
+    """Remove everything below a directory of our own but these; how many names that was.
+
+    However deep it is: so directories wait in a list, each for those in it to be gone.
+    """
+    removed = 0
+    waiting = [(directory, False)]
+    while waiting:
+        path, is_empty = waiting.pop()
+        if is_empty:
+            removed += yield from _remove_directory(path)
+            continue
+        expect_end_of_depth(path)
+        found = yield from names_in(path)
+        files = [join(path, name) for name, is_dir in found if not is_dir]
+        removed += yield from _remove_all([file for file in files if file not in keep])
+        for inner in [join(path, name) for name, is_dir in found if is_dir]:
+            if not any(is_below(kept, inner) for kept in keep):
+                waiting.append((inner, True))
+            waiting.append((inner, False))
     return removed
 
 
-def _remove_tree(directory: bytes) -> Conversation[int]:
-    """Remove a directory of our own with all that is in it; how many names that was."""
-    removed = yield from empty(directory)
-    (reply,) = yield [wire.rmdir(directory)]
+def _remove_directory(path: bytes) -> Conversation[int]:
+    (reply,) = yield [wire.rmdir(path)]
     if not is_status(reply, NO_SUCH_FILE):
         expect_ok(reply)
-    return removed + 1
+    return 1
 
 
 def remove_trees(directories: Sequence[bytes]) -> Conversation[None]:
@@ -65,7 +75,8 @@ def remove_trees(directories: Sequence[bytes]) -> Conversation[None]:
     refused = None
     for directory in directories:
         try:
-            yield from _remove_tree(directory)
+            yield from empty(directory)
+            yield from _remove_directory(directory)
         except RequestError as error:
             refused = refused or error
     if refused is not None:

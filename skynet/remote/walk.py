@@ -69,14 +69,25 @@ def _go_on(
                 if entry.kind != DIR:
                     continue
                 child = join(path, name)
-                if len(child) > MAX_PATH:
-                    raise ProtocolError("The server lists directories that nest without end.")
+                expect_end_of_depth(child)
                 if not hides(child):
                     heappush(known, (order(child), child))
                     heappush(waiting, (order(child), child))
             continue
         heappop(known)
         yield listed.pop(directory)
+
+
+def expect_end_of_depth(path: bytes) -> None:
+    """ProtocolError for what is deeper than any tree."""
+    if len(path) > MAX_PATH:
+        raise ProtocolError("The server lists directories that nest without end.")
+
+
+def expect_end_of_names(count: int) -> None:
+    """ProtocolError for more names than any directory has."""
+    if count > MAX_ENTRIES:
+        raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
 
 
 def _listing(root: bytes, directory: bytes, arrived: SimpleQueue[_Arrival]) -> Work:
@@ -151,8 +162,7 @@ def _read_names(
             count += len(names)
             longest = max(longest, len(names))
             _understand(names, children, unknown)
-        if count > MAX_ENTRIES:
-            raise ProtocolError(f"The server lists more than {MAX_ENTRIES} names in a directory.")
+        expect_end_of_names(count)
         # An answer shorter than another was is most often the last one that has names.
         at_once = min(2 * at_once, READS_AT_ONCE) if len(names) == longest else 1
     return count
