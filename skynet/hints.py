@@ -15,6 +15,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -41,6 +42,9 @@ _SETTINGS = {
 # all of it is in one file.
 _DURABLE = {"sqlite_synchronous": 0, "sqlite_journal_mode": "truncate"}
 _WAITS = ("sqlite_synchronous", 2)
+
+_DATABASE = "cache.db"  # as diskcache names it
+_FIND = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 
 
 class HintsDamaged(SkynetError):
@@ -102,11 +106,33 @@ class _RawDisk(Disk):  # type: ignore[misc]  # diskcache has no types
         return value
 
 
+class _Reader:
+    """What reading needs of diskcache, which writes even when it is opened."""
+
+    def __init__(self, directory: Path, bounds: Bounds) -> None:
+        _expect_bounded(directory, bounds.database)
+        database = (directory / _DATABASE).absolute()
+        # Without a log nobody writes; told so, SQLite makes no files beside it to find that out.
+        is_written = database.with_name(f"{_DATABASE}-wal").exists()
+        mode = "mode=ro" if is_written else "mode=ro&immutable=1"
+        self._db = sqlite3.connect(f"{database.as_uri()}?{mode}", uri=True, isolation_level=None)
+        self._disk = _RawDisk(str(directory), bounds.item)
+
+    def get(self, key: bytes) -> bytes | None:
+        """As diskcache.Cache.get."""
+        for mode, filename, value in self._db.execute(_FIND, (key,)).fetchall():
+            return self._disk.fetch(mode, filename, value, None)
+        return None
+
+    def close(self) -> None:
+        self._db.close()
+
+
 class Hints:
     """One database, in a directory of its own.
 
-    forgotten: told why it is begun anew. durable: what is written outlives a power cut. clock:
-    monotonic seconds.
+    forgotten: told why it is begun anew. durable: what is written outlives a power cut. read_only:
+    it may only be read, and stays as it is whatever is wrong with it. clock: monotonic seconds.
     """
 
     def __init__(
@@ -116,13 +142,15 @@ class Hints:
         forgotten: Callable[[Exception], None],
         *,
         durable: bool = False,
+        read_only: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._directory = directory
         self._bounds = bounds
         self._forgotten = forgotten
         self._durable = durable
-        self._cache: Cache | None = None
+        self._read_only = read_only
+        self._cache: Cache | _Reader | None = None
         self._clock = clock
         self._failures = 0
         self._failed_at = 0.0
@@ -134,6 +162,10 @@ class Hints:
 
     def use(self, work: Callable[[Any], None]) -> None:
         """Let `work` read and write the diskcache; it is begun anew if that shows any damage."""
+        if self._read_only:
+            with suppress(*_DAMAGE):  # who writes there will tell of it
+                work(self._opened())
+            return
         if self._failures and self._clock() - self._failed_at >= FORGIVE_SECONDS:
             self._failures = 0
         if self._failures >= MAX_FAILURES:
@@ -151,8 +183,10 @@ class Hints:
             self._cache.close()
             self._cache = None  # with it go the connections of other threads
 
-    def _opened(self) -> Cache:
-        if self._cache is None:
+    def _opened(self) -> Cache | _Reader:
+        if self._cache is None and self._read_only:
+            self._cache = _Reader(self._directory, self._bounds)
+        elif self._cache is None:
             _make_private(self._directory, self._bounds.database)
             cache = Cache(
                 str(self._directory),
@@ -206,7 +240,11 @@ def _make_private(directory: Path, max_database: int) -> None:
         raise HintsDamaged("it is no directory")
     if sys.platform != "win32" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
         raise HintsDamaged("others have access to it")
-    database = directory / "cache.db"
+    _expect_bounded(directory, max_database)
+
+
+def _expect_bounded(directory: Path, max_database: int) -> None:
+    database = directory / _DATABASE
     if database.exists() and database.stat().st_size > max_database:
         raise HintsDamaged("it is too large")
 

@@ -22,7 +22,13 @@ class Signatures(Hinted):
     """The signatures of one mirror; as a context manager, closed at its end."""
 
     @classmethod
-    def open(cls, directory: Path | None, monitor: Monitor = lambda _: None) -> Signatures:
+    def open(
+        cls,
+        directory: Path | None,
+        monitor: Monitor = lambda _: None,
+        *,
+        read_only: bool = False,
+    ) -> Signatures:
         """The signatures kept in a directory of their own; without one, none are kept."""
         if directory is None:
             return cls(None)
@@ -36,7 +42,7 @@ class Signatures(Hinted):
                 )
             )
 
-        return cls(Hints(directory, _BOUNDS, forgotten))
+        return cls(Hints(directory, _BOUNDS, forgotten, read_only=read_only))
 
     def get(self, digest: bytes, size: int) -> Signature | None:
         """The signature of content of this xxh3-128 and size in bytes, None if there is none."""

@@ -50,7 +50,7 @@ class Trashed(Hinted):
     """The notes of one mirror; as a context manager, closed at its end."""
 
     @classmethod
-    def open(cls, directory: Path, monitor: Monitor) -> Trashed:
+    def open(cls, directory: Path, monitor: Monitor, *, read_only: bool = False) -> Trashed:
         """The notes kept in a directory of their own."""
 
         def forgotten(error: Exception) -> None:
@@ -62,7 +62,7 @@ class Trashed(Hinted):
                 )
             )
 
-        return cls(Hints(directory, _BOUNDS, forgotten))
+        return cls(Hints(directory, _BOUNDS, forgotten, read_only=read_only))
 
     def holds_size(self, size: int) -> bool:
         """Whether the trash may hold a file of this size in bytes."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from skynet.blocks import PATCH_FROM
+from skynet.config import MaxDelete
 from skynet.errors import SourceError, TargetError
+from skynet.index import LARGE
 from skynet.ops import Rename, SetMeta, Upload
+from tests.support.versions import noise
 from tests.support.world import Link, World, frozen
 
 TREE = {
@@ -102,6 +107,20 @@ def test_a_dry_run_writes_nothing(synced: World, audit: bool) -> None:
     synced.put({"a": b"other", "d/b": None, "n": {"m": b"new"}})
     before = frozen(synced.base)
     assert synced.plan(audit=audit, complete_sync=True).outcome == "planned"
+    assert frozen(synced.base) == before
+
+
+def test_a_dry_run_that_looks_for_what_may_be_copied_or_patched_writes_nothing(
+    synced: World,
+) -> None:
+    content = noise(PATCH_FROM)
+    synced.put({"large": content, "gone": content[: LARGE + 1]})
+    synced.sync()
+    synced.put({"gone": None})
+    synced.sync(complete_sync=True, max_delete=MaxDelete(1.0, 1000))
+    synced.put({"large": content + b"more", "back": content[: LARGE + 1]})
+    before = frozen(synced.base)
+    assert synced.plan().plan.counts() >= Counter(patch=1, copy=1)
     assert frozen(synced.base) == before
 
 

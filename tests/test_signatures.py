@@ -21,6 +21,7 @@ from tests.support.faults import FaultConnection
 from tests.support.patching import target
 from tests.support.targets import DEADLINE, source, succeed, upload
 from tests.support.versions import MIB, noise, signed
+from tests.support.world import frozen
 
 CONTENT = noise(50_000)
 SIGNATURE = signed(CONTENT)
@@ -56,6 +57,41 @@ class Kept:
 @pytest.fixture
 def kept(directory: Path) -> Kept:
     return Kept(directory)
+
+
+def leave(kept: Kept) -> None:
+    """Nothing happens to them."""
+
+
+def let_in(kept: Kept) -> None:
+    """As they are for another user, and after a careless copy."""
+    kept.directory.chmod(0o755)
+
+
+def spoil(kept: Kept) -> None:
+    kept.directory.joinpath("cache.db").write_bytes(b"no database")
+
+
+@pytest.mark.parametrize("happens", [leave, let_in, spoil])
+def test_what_is_only_read_stays_as_it_is(kept: Kept, happens: Callable[[Kept], None]) -> None:
+    kept.put(SIGNATURE)
+    happens(kept)
+    before = frozen(kept.directory.parent)
+    with Signatures.open(kept.directory, kept.events.append, read_only=True) as opened:
+        found = opened.get(SIGNATURE.digest, SIGNATURE.size)
+        assert found == (None if happens is spoil else SIGNATURE)
+        assert opened.get(OTHER.digest, OTHER.size) is None
+    assert frozen(kept.directory.parent) == before
+    assert not kept.events
+
+
+def test_what_is_being_written_may_be_read_meanwhile(kept: Kept) -> None:
+    with Signatures.open(kept.directory, kept.events.append) as writing:
+        for each in (SIGNATURE, OTHER):
+            writing.put(each.digest, each)
+            with Signatures.open(kept.directory, kept.events.append, read_only=True) as opened:
+                assert opened.get(each.digest, each.size) == each
+    assert not kept.events
 
 
 def test_a_signature_is_found_by_its_content(kept: Kept) -> None:
