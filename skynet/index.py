@@ -133,7 +133,22 @@ class Index:
     @property
     def head(self) -> Head | None:
         """The manifest state that the entries are those of; None when that is not known."""
-        value = self._meta("head")
+        return self._head("head")
+
+    @property
+    def reached(self) -> Head | None:
+        """The head before another manifest was read, for as long as that is not relied on."""
+        return self._head("reached")
+
+    @reached.setter
+    def reached(self, head: Head | None) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM meta WHERE key = 'reached'")
+            if head is not None:
+                self._set_meta("reached", _encode(head))
+
+    def _head(self, key: str) -> Head | None:
+        value = self._meta(key)
         try:
             return None if value is None else _decode_head(value)
         except _MALFORMED as error:

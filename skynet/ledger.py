@@ -56,15 +56,18 @@ class Ledger:
         cached = self.index.head
         if cached is None or not self._manifest.is_current(cached):
             return False
+        self._check_age(cached, self.index.reached)
         self._adopt(cached)
         return True
 
     def load(self, *, target_exists: bool, in_memory: bool) -> None:
         """Read the manifest into the index; `in_memory` leaves the one on disk as it is."""
-        cached = self.index.head
+        before = self.index.reached or self.index.head
         self._head = None
         if in_memory:
             self.index = Index.open(None)
+        # On the disk, so that a run which breaks off leaves the next one what to compare with.
+        self.index.reached = before
         try:
             loaded = self._manifest.load() if target_exists else None
             if loaded is None:
@@ -75,7 +78,8 @@ class Ledger:
         except ManifestDamaged as error:
             self._distrust(error)
             return
-        self._check_owner(loaded.head, cached)
+        self._check_owner(loaded.head, before)
+        self._check_age(loaded.head, before)
         if not self.owner:  # else a held plan would make the next run take the mirror for ours
             self.index.record((), loaded.head, {})
         self._adopt(loaded.head)
@@ -122,6 +126,8 @@ class Ledger:
     def end_doubts(self) -> None:
         """A cycle has ended well: what it doubted does not concern the next one."""
         self.may_delete, self.wants_audit = True, False
+        if self.index.reached is not None:
+            self.index.reached = None
 
     def compact(self, beat: Callable[[], None]) -> None:
         """Write a new checkpoint, if the log has outgrown the present one."""
@@ -149,12 +155,14 @@ class Ledger:
             )
         )
 
-    def _check_owner(self, head: Head, cached: Head | None) -> None:
-        ours = cached.header.mirror_id if cached is not None else None
+    def _check_owner(self, head: Head, before: Head | None) -> None:
+        ours = before.header.mirror_id if before is not None else None
         if head.header.mirror_id != ours and head.header.origin != self._origin:
             self.owner = printable(head.header.origin)
-        elif cached is not None and head.generation < cached.generation:
-            # An older manifest of ours came back, from a backup perhaps.
+
+    def _check_age(self, head: Head, before: Head | None) -> None:
+        """Doubt an older manifest of ours that came back, from a backup perhaps."""
+        if not self.owner and before is not None and head.generation < before.generation:
             self.wants_audit, self.may_delete = True, False
 
     def _is_unmoved(self) -> bool:

@@ -85,8 +85,9 @@ def run_in(session: Session, request: Request) -> Report:
         planned, done = tally(cycle.planned), cycle.applied.done
         session.around.monitor(BrokenOff(planned, done, session.remote.counts))
         raise
-    session.ledger.end_doubts()
     if not request.dry_run:
+        if report.outcome != "held" or request.goes_on:  # else nothing was put right
+            session.ledger.end_doubts()
         is_complete = report.outcome in ("in-sync", "changed") and not report.unsettled
         session.memory.claims.end(left_too=cycle.saw_all and is_complete)
     return report
@@ -183,7 +184,8 @@ class _Cycle:
         if not was_known:
             self.listings = None  # the manifest that was read is younger than they are
             self.branch = EVERYTHING  # what was marked led from another tree
-            self.audit = self.audit or self.ledger.wants_audit
+        if self.ledger.wants_audit:
+            self._audit_all()
 
     # What differs, and what to do about it.
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
-from skynet.errors import SkynetError, VersionError
+from skynet.errors import LinkLost, SkynetError, VersionError
 from skynet.manifest_frames import CHECKPOINT, VERSION, preamble
 from skynet.monitor import Notice
+from tests.support.faults import Act, at, no_fault
 from tests.support.world import SECOND, Link, World, frozen
 
 MOMENT = 1_600_000_000 * SECOND
@@ -349,14 +352,53 @@ def _newer(current: bytes) -> bytes:
     return start + blake2b(start, digest_size=4).digest()
 
 
-def test_an_older_manifest_that_came_back_deletes_nothing(synced: World) -> None:
-    old = {path.name: path.read_bytes() for path in (synced.remote / ".skynet").glob("[ml]*")}
-    synced.put({"late": b"1"})
-    synced.sync()
-    for path in (synced.remote / ".skynet").glob("[ml]*"):
+@contextmanager
+def older_manifest(world: World) -> Iterator[None]:
+    """In the end it is what it was in the beginning, as from a backup."""
+    own_files = world.remote / ".skynet"
+    old = {path.name: path.read_bytes() for path in own_files.glob("[ml]*")}
+    yield
+    for path in own_files.glob("[ml]*"):
         path.unlink()
     for name, content in old.items():
-        (synced.remote / ".skynet" / name).write_bytes(content)
+        (own_files / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_an_older_manifest_is_not_relied_on_before_all_was_looked_at(
+    synced: World, step: int
+) -> None:
+    with older_manifest(synced):
+        synced.move("d/b", "n/b")
+        synced.put({"late": b"1"})
+        synced.sync()
+    before = synced.files()
+    synced.put({"late": b"2", "d": None})
+    synced.fault = at(step, Act.CUT_BEFORE)
+    with pytest.raises(LinkLost):
+        synced.sync(audit=False)
+    synced.fault = no_fault
+    assert not synced.sync(audit=False).problems
+    assert before.items() - synced.files().items() == {("late", b"1")}
+    synced.sync(audit=False)
+    synced.check()
+    synced.quiet()
+
+
+def test_an_older_manifest_is_not_relied_on_while_a_person_is_asked(synced: World) -> None:
+    with older_manifest(synced):
+        synced.move("d/b", "n/b")
+        synced.sync()
+    synced.put({"a": b""}, at=(synced.local / "a").stat().st_mtime_ns)  # as by a power loss
+    assert not synced.approve(audit=False).problems
+    synced.check()
+    synced.quiet()
+
+
+def test_an_older_manifest_that_came_back_deletes_nothing(synced: World) -> None:
+    with older_manifest(synced):
+        synced.put({"late": b"1"})
+        synced.sync()
     synced.put({"d": {"b": None}})
     before = synced.files()
     synced.sync(audit=False)
