@@ -8,7 +8,7 @@ import msgspec
 
 from skynet.remote import Facts, Listed
 from skynet.scan import all_fields
-from skynet.tree import FILE, LINK, SECOND, Entry, order, wire_time
+from skynet.tree import FILE, LINK, SECOND, Entry, order, same_time
 
 NOT_LISTED = Listed(b"", {}, frozenset(), None)
 
@@ -50,7 +50,7 @@ def listed_otherwise(
 
     here: name to identity. The cheap answer to what `actual` tells of the entry that was made from
     the file. Named are also links, whose target must be known, all files where the platform has
-    no modes, and times that SFTP cannot carry.
+    no modes, and times that SFTP or the remote's file system cannot keep.
     """
     differing = []
     any_mode, any_time = not facts.keeps_modes, not facts.keeps_times
@@ -71,4 +71,4 @@ def listed_otherwise(
 def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:
     if synced.size != seen.size:
         return False
-    return not facts.keeps_times or wire_time(synced.mtime_ns) == wire_time(seen.mtime_ns)
+    return not facts.keeps_times or same_time(synced.mtime_ns, seen.mtime_ns)

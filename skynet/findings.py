@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from skynet.tree import FILE, SECOND, Entry, Kind, wire_time
+from skynet.tree import FILE, SECOND, Entry, Kind, same_time
 
 IDENTITY_SIZE = 36  # scan.identity: mtime, ctime, size and inode, 8 bytes each, and st_mode
 
@@ -81,7 +81,7 @@ def holds_wanted(finding: Finding) -> bool:
     if local.digest and remote.digest:
         return local.digest == remote.digest
     # Adoption: nothing is known of the remote content but what its listing says.
-    return finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns)
+    return finding.foreign and same_time(local.mtime_ns, remote.mtime_ns)
 
 
 def is_lost(finding: Finding) -> bool:

@@ -38,7 +38,7 @@ from skynet.tree import (
     is_closed,
     order,
     parent,
-    wire_time,
+    same_time,
 )
 
 
@@ -345,7 +345,7 @@ class _Draft:
         known = local if local.digest else msgspec.structs.replace(local, digest=remote.digest)
         # A listing has whole seconds only: what agrees within the second is right.
         seen = remote
-        if finding.foreign and wire_time(local.mtime_ns) == wire_time(remote.mtime_ns):
+        if finding.foreign and same_time(local.mtime_ns, remote.mtime_ns):
             seen = msgspec.structs.replace(remote, mtime_ns=local.mtime_ns)
         if not same_meta(known, seen, self.policy):
             self.metas.append(SetMeta(finding.path, known))

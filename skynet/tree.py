@@ -23,6 +23,10 @@ SECOND = 1_000_000_000  # nanoseconds
 OWNER_ACCESS = 0o700
 LATEST_TIME = 0xFFFF_FFFF  # SFTP version 3 has 32 bits for seconds, unsigned
 
+# Seconds that all file systems can keep: FAT begins with 1980, in a time zone; many end in 2038.
+EARLIEST_KEPT = 315_619_200
+LATEST_KEPT = 0x7FFF_FFFF
+
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a tree holds at one path.
@@ -79,6 +83,15 @@ Edit = Put | Drop | Move
 def wire_time(mtime_ns: int) -> int:
     """Whole seconds as SFTP can carry them: before 1970 and after 2106 they are clamped."""
     return min(max(mtime_ns // SECOND, 0), LATEST_TIME)
+
+
+def same_time(mtime_ns: int, seen_ns: int) -> bool:
+    """Whether a remote that was told the first time may say that it is the second.
+
+    It has whole seconds, and its file system keeps the nearest time that it can.
+    """
+    told, seen = wire_time(mtime_ns), wire_time(seen_ns)
+    return seen == told or told < seen <= EARLIEST_KEPT or LATEST_KEPT <= seen < told
 
 
 def parent(path: bytes) -> bytes:

@@ -6,20 +6,33 @@ import os
 import stat
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from skynet.audit import NOT_LISTED, Audit, actual, listed_otherwise
 from skynet.remote import Facts, Listed
 from skynet.scan import identity
-from skynet.tree import DIR, FILE, LATEST_TIME, LINK, SECOND, Entry
+from skynet.tree import (
+    DIR,
+    EARLIEST_KEPT,
+    FILE,
+    LATEST_KEPT,
+    LATEST_TIME,
+    LINK,
+    SECOND,
+    Entry,
+    wire_time,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="has no permission bits")
 
 sizes = st.sampled_from([0, 1, 2])
 modes = st.sampled_from([0o644, 0o600, 0o4755])
-times = st.sampled_from(
-    [-1, 0, 1, SECOND - 1, SECOND, SECOND + 1, LATEST_TIME * SECOND, (LATEST_TIME + 2) * SECOND]
+NOW = 1_700_000_000
+times = st.one_of(
+    st.sampled_from([-1, 0, 1, SECOND - 1, SECOND, SECOND + 1]),
+    st.sampled_from([NOW * SECOND, NOW * SECOND + 1, (NOW + 1) * SECOND - 1, (NOW + 1) * SECOND]),
+    st.sampled_from([LATEST_TIME * SECOND, (LATEST_TIME + 2) * SECOND]),
 )
 facts = st.builds(Facts, st.booleans(), st.booleans())
 listed = st.one_of(
@@ -47,9 +60,35 @@ def test_the_cheap_look_is_as_sharp_as_the_thorough_one(
     is_same = actual(synced, seen, facts) is synced
     cheaply = not listed_otherwise({b"a": known_as(synced)}, {b"a": seen} if seen else {}, facts)
     assert is_same or not cheaply
-    assume(0 <= synced.mtime_ns // SECOND <= LATEST_TIME)
-    assume(seen is None or seen.mtime_ns // SECOND <= LATEST_TIME)  # no server says more
+    assume(EARLIEST_KEPT <= synced.mtime_ns // SECOND <= LATEST_KEPT)
     assert is_same == cheaply
+
+
+# The seconds that file systems begin and end with: ext4, ext3 and XFS, exFAT, HFS+.
+KEPT = [
+    (-1 << 31, 15032385535),
+    (-1 << 31, (1 << 31) - 1),
+    (315532800, 4354819199),
+    (0, 2212122495),
+]
+
+
+@given(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from(KEPT))
+@example(0, KEPT[2])
+@example(2_600_000_000 * SECOND, KEPT[1])
+def test_what_its_file_system_cannot_keep_is_no_change(
+    mtime_ns: int, kept: tuple[int, int]
+) -> None:
+    synced = Entry(FILE, 1, mtime_ns, 0o644)
+    seen = min(max(wire_time(mtime_ns), kept[0]), kept[1])
+    assert actual(synced, Entry(FILE, 1, seen * SECOND, 0o644), Facts()) is synced
+
+
+@given(st.integers(EARLIEST_KEPT, LATEST_KEPT), st.integers(0, LATEST_TIME))
+def test_any_other_time_is_a_change(told: int, seen: int) -> None:
+    synced = Entry(FILE, 1, told * SECOND, 0o644)
+    found = actual(synced, Entry(FILE, 1, seen * SECOND, 0o644), Facts())
+    assert (found is synced) == (told == seen)
 
 
 def test_listings_nobody_asks_for_are_passed_over() -> None:
