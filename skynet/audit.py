@@ -10,6 +10,7 @@ from skynet.remote import Facts, Listed
 from skynet.scan import all_fields
 from skynet.tree import FILE, LINK, SECOND, Entry, order, same_time
 
+SPECIAL_BITS = 0o7000  # of a mode: set-user-id, set-group-id, sticky
 NOT_LISTED = Listed(b"", {}, frozenset(), None)
 
 
@@ -38,7 +39,7 @@ def actual(synced: Entry | None, seen: Entry | None, facts: Facts) -> Entry | No
         return seen
     if synced.kind == LINK:
         return synced if synced.link == seen.link else seen
-    if facts.keeps_modes and synced.mode is not None and synced.mode != seen.mode:
+    if facts.keeps_modes and not _same_mode(synced.mode, seen.mode):
         return msgspec.structs.replace(synced, mode=seen.mode)
     return synced
 
@@ -66,6 +67,17 @@ def listed_otherwise(
         ):
             differing.append(name)
     return differing
+
+
+def _same_mode(told: int | None, seen: int | None) -> bool:
+    """Whether a remote that was told a mode may say this one.
+
+    Servers drop the set-id and sticky bits, without a word, of those who may not set them.
+    """
+    if told is None or seen is None:
+        return told is None
+    added, dropped = seen & ~told, told & ~seen
+    return not added and not dropped & ~SPECIAL_BITS
 
 
 def _same_stat(synced: Entry, seen: Entry, facts: Facts) -> bool:

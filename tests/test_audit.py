@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+import msgspec
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from skynet.tree import (
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="has no permission bits")
 
 sizes = st.sampled_from([0, 1, 2])
-modes = st.sampled_from([0o644, 0o600, 0o4755])
+modes = st.sampled_from([0o644, 0o600, 0o755, 0o4755])
 NOW = 1_700_000_000
 times = st.one_of(
     st.sampled_from([-1, 0, 1, SECOND - 1, SECOND, SECOND + 1]),
@@ -61,6 +62,7 @@ def test_the_cheap_look_is_as_sharp_as_the_thorough_one(
     cheaply = not listed_otherwise({b"a": known_as(synced)}, {b"a": seen} if seen else {}, facts)
     assert is_same or not cheaply
     assume(EARLIEST_KEPT <= synced.mtime_ns // SECOND <= LATEST_KEPT)
+    assume(synced.mode != 0o4755)
     assert is_same == cheaply
 
 
@@ -89,6 +91,21 @@ def test_any_other_time_is_a_change(told: int, seen: int) -> None:
     synced = Entry(FILE, 1, told * SECOND, 0o644)
     found = actual(synced, Entry(FILE, 1, seen * SECOND, 0o644), Facts())
     assert (found is synced) == (told == seen)
+
+
+@pytest.mark.parametrize(
+    ("told", "seen", "is_same"),
+    [
+        *((0o2755, 0o2755, True), (0o2755, 0o755, True), (0o7755, 0o1755, True)),
+        *((0o755, 0o2755, False), (0o2755, 0o4755, False), (0o2755, 0o750, False)),
+    ],
+)
+def test_special_bits_that_the_server_does_not_let_be_set_are_no_change(
+    told: int, seen: int, is_same: bool
+) -> None:
+    for entry in (Entry(FILE, 1, mode=told), Entry(DIR, mode=told)):
+        found = actual(entry, msgspec.structs.replace(entry, mode=seen), Facts())
+        assert (found is entry) == is_same
 
 
 def test_listings_nobody_asks_for_are_passed_over() -> None:
