@@ -36,7 +36,9 @@ from skynet.scan import RACY, UNREAD
 from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
-from skynet.tree import DIR, Kind, ancestors, name
+from skynet.tree import DIR, LATEST_TIME, Kind, ancestors, name
+
+SECONDS_A_DAY = 86_400
 
 
 class Execution:
@@ -223,17 +225,20 @@ class Execution:
     def _look_for_old_trash(self) -> Callable[[], None]:
         """Ask what of the trash is too old, in runs that audit. What is returned removes it.
 
-        That has to wait for the end: until then files may be copied from there.
+        That has to wait for the end: until then files may be copied from there. It must be too old
+        by our clock and by the server's, for one of them may be wrong, or have been.
         """
-        if not (self._expires_trash and self._mirror.trash_days):
+        days = self._mirror.trash_days
+        if not (self._expires_trash and days):
             return lambda: None
-        before = self._stamp(days_ago=self._mirror.trash_days)
+        before = self._stamp(days_ago=days)
         remove = self._remote.expire_trash(before)
 
         def empty() -> None:
             self._lease.beat()
+            now = self._lease.server_time
             try:
-                remove()
+                remove(now - days * SECONDS_A_DAY if now else LATEST_TIME)
             except TargetError as error:  # all is done, and what is too old does no harm
                 self._session.around.monitor(Notice("old-trash-stays", f"Old trash stays: {error}"))
             self._session.memory.trashed.expire(before)

@@ -136,6 +136,11 @@ class Lease:
         self.has_begun = is_doubtful or left is None or self._may_have_begun(left)
         return self.has_begun
 
+    @property
+    def server_time(self) -> int:
+        """When the lease was written last, by the server's clock; 0 if it does not say."""
+        return self._stamp.mtime if self._stamp is not None else 0
+
     def check(self) -> None:
         """OwnedError if the lease may have been taken over; asks only if that can be."""
         now = self._clock()

@@ -10,7 +10,7 @@ import pytest
 
 from skynet.config import MaxDelete
 from skynet.errors import SourceError
-from tests.support.world import World, frozen
+from tests.support.world import DAY, World, frozen
 
 
 @pytest.fixture
@@ -218,12 +218,26 @@ def test_old_trash_is_emptied_after_trash_days(world: World) -> None:
     world.put({"a": None})
     world.sync()
     assert world.trashed() == {"a": b"1"}
-    world.ahead_ns += 6 * 86_400 * 10**9
+    world.let_days_pass(6)
     world.put({"x": b"1"})
     world.sync()
     assert world.trashed() == {"a": b"1"}
-    world.ahead_ns += 2 * 86_400 * 10**9
+    world.let_days_pass(2)
     world.put({"y": b"1"})
     world.sync()
     assert world.trashed() == {}
+    world.check()
+
+
+@pytest.mark.parametrize(("wrong", "later"), [(-9000, 9000), (0, 9000), (0, 0)])
+def test_no_wrong_clock_empties_the_trash(world: World, wrong: int, later: int) -> None:
+    world.ahead_ns += wrong * DAY
+    world.put({"a": None})
+    world.sync()
+    world.ahead_ns += later * DAY
+    if not later:
+        world.age_trash(9000)  # it is the server's clock that is wrong
+    world.put({"x": b"1"})
+    world.sync()
+    assert world.trashed() == {"a": b"1"}
     world.check()

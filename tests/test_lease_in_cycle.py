@@ -132,7 +132,7 @@ def test_a_lease_lost_in_the_end_lets_no_trash_be_emptied(
         world.monotonic += EXPIRY_SECONDS + 1
 
     monkeypatch.setattr(ledger.Ledger, "compact", slow)
-    monkeypatch.setattr(SftpRemote, "expire_trash", lambda *_: lambda: expired.append(b"old"))
+    monkeypatch.setattr(SftpRemote, "expire_trash", lambda *_: lambda _: expired.append(b"old"))
     with pytest.raises(OwnedError):
         world.sync()
     assert not expired

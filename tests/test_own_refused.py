@@ -69,6 +69,7 @@ def test_old_trash_that_cannot_be_removed_is_told_and_keeps_no_other(world: Worl
     for stamp in OLD:
         (trash / stamp / "d").mkdir(parents=True)
         (trash / stamp / "d" / "a").write_bytes(b"old")
+    world.age_trash(8)
     world.put({"b": b"b"})
     with closed(trash / OLD[0] / "d", 0o500):
         assert not world.sync().problems

@@ -10,7 +10,7 @@ import pytest
 from skynet.ops import Delete, Rmdir
 from skynet.remote import Trash
 from skynet.remote.verbs import OWN
-from skynet.tree import join
+from skynet.tree import LATEST_TIME, join
 from tests.support.targets import KINDS, TEMPS, Place, entry_of, prepared, succeed, temps
 
 
@@ -80,7 +80,7 @@ def test_temps_to_be_kept_stay_also_in_a_directory_of_their_own(place: Place) ->
 
 
 def test_old_trash_expires(place: Place) -> None:
-    place.remote.expire_trash(b"2024")()
+    place.remote.expire_trash(b"2024")(LATEST_TIME)
     for stamp in (b"2024-01-01", b"2024-01-02", b"2024-01-03"):
         place.mkdir(b"d")
         place.put(b"d/file", stamp)
@@ -90,7 +90,7 @@ def test_old_trash_expires(place: Place) -> None:
     before = place.everything()
     remove = place.remote.expire_trash(b"2024-01-02")
     assert place.everything() == before, "it is looked at only"
-    remove()
+    remove(LATEST_TIME)
     below = join(OWN, b"trash")
     stamps = {path for path in place.everything() if path.startswith(below + b"/")}
     assert {path.split(b"/")[2] for path in stamps} == {b"2024-01-02", b"2024-01-03"}

@@ -25,10 +25,9 @@ from skynet.rules import in_trash, was_at
 from skynet.scan import digest_of
 from skynet.trashed import Trashed, put_away
 from skynet.tree import DIR, FILE, LINK, Entry
-from tests.support.world import SECOND, World
+from tests.support.world import World
 
 VIDEO = os.urandom(LARGE)
-DAY = 86_400
 FILE_OF = Entry(FILE, LARGE, 5, 0o644, digest_of([VIDEO]))
 STAMP = b"2026-01-01T000000Z-ab"
 
@@ -125,7 +124,7 @@ def test_a_replaced_version_comes_back_where_the_trash_keeps_those(tmp_path: Pat
 
 
 def test_what_was_expired_is_sent(world: World) -> None:
-    world.ahead_ns += 8 * DAY * SECOND
+    world.let_days_pass(8)
     world.put({"stays": b"changed"})
     world.sync()
     assert world.trashed() == {}
@@ -135,7 +134,7 @@ def test_what_was_expired_is_sent(world: World) -> None:
 
 
 def test_what_expires_comes_back_first(world: World) -> None:
-    world.ahead_ns += 8 * DAY * SECOND
+    world.let_days_pass(8)
     world.put({"again": VIDEO})
     report = world.sync()
     assert report.done["copy"] == 1

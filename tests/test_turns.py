@@ -18,7 +18,7 @@ from tests.support.faults import FaultConnection, nth
 from tests.support.pipes import client_over
 from tests.support.sessions import sitting
 from tests.support.turns import Turn, TurnConnection, Turns
-from tests.support.world import SECOND, World
+from tests.support.world import World
 
 IS_CURRENT: list[Turn] = [["OPEN", "OPEN"], ["READ", "CLOSE"] * 2]  # the manifest and its log
 TAKE_LEASE: list[Turn] = [["OPEN"], ["WRITE", "FSTAT", "CLOSE"]]
@@ -34,7 +34,6 @@ LIST: list[Turn] = [["OPENDIR"], ["READDIR", "READDIR"], ["CLOSE"]]  # a directo
 NO_TRASH: list[Turn] = [["OPENDIR"]]
 TRASH: list[Turn] = [["OPENDIR"], ["READDIR"], ["READDIR"], ["CLOSE"]]
 
-DAY = 86_400 * SECOND
 REST = 60.0  # seconds after which it is looked whether the lease is still ours
 
 
@@ -110,7 +109,7 @@ def test_a_trash_whose_directories_cannot_be_made_together_is_made_one_by_one(
 def test_old_trash_goes_in_the_end(world: World) -> None:
     world.put({"a": None})
     world.sync()
-    world.ahead_ns += 8 * DAY
+    world.let_days_pass(8)
     world.put({"new": b"new"})
     world.sync()
     last = world.requests().index("RMDIR")

@@ -11,6 +11,7 @@ from skynet.sftp import wire
 from skynet.sftp.conversation import Conversation
 from skynet.sftp.replies import (
     NO_SUCH_FILE,
+    Named,
     Reply,
     expect_handle,
     expect_names,
@@ -22,19 +23,19 @@ from skynet.tree import is_below, join
 REMOVALS_AT_ONCE = 1000
 
 
-def names_in(directory: bytes) -> Conversation[list[tuple[bytes, bool]]]:
-    """(name, whether it is a directory) of everything in a directory of our own, if it exists."""
+def names_in(directory: bytes) -> Conversation[list[Named]]:
+    """What the server lists of a directory of our own, if it exists."""
     (reply,) = yield [wire.opendir(directory)]
     if is_status(reply, NO_SUCH_FILE):
         return []
     handle = expect_handle(reply)
-    found: list[tuple[bytes, bool]] = []
+    found: list[Named] = []
     while True:
         (reply,) = yield [wire.readdir(handle)]
         names = expect_names(reply)
         if not names:
             break
-        found += [(name, is_directory(attrs)) for name, attrs in names]
+        found += names
         expect_end_of_names(len(found))
     yield [wire.close(handle)]
     return [each for each in found if b"/" not in each[0] and each[0] not in (b".", b"..")]
@@ -54,9 +55,9 @@ def empty(directory: bytes, keep: frozenset[bytes] = frozenset()) -> Conversatio
             continue
         expect_end_of_depth(path)
         found = yield from names_in(path)
-        files = [join(path, name) for name, is_dir in found if not is_dir]
+        files = [join(path, name) for name, attrs in found if not is_directory(attrs)]
         removed += yield from _remove_all([file for file in files if file not in keep])
-        for inner in [join(path, name) for name, is_dir in found if is_dir]:
+        for inner in [join(path, name) for name, attrs in found if is_directory(attrs)]:
             if not any(is_below(kept, inner) for kept in keep):
                 waiting.append((inner, True))
             waiting.append((inner, False))

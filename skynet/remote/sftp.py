@@ -205,15 +205,19 @@ class SftpRemote(OwnFiles):
         removed = sum(is_status(answer, OK) for answer in answers)
         return removed + self._call("clear", TEMPS, empty(join(own, TEMPS), kept))
 
-    def expire_trash(self, before: bytes) -> Callable[[], None]:
+    def expire_trash(self, before: bytes) -> Callable[[int], None]:
         """Look what was put into the trash under a stamp before `before`; to be removed later."""
         trash = join(self._places.full(OWN), TRASH)
         found = self._client.begin(names_in(trash))
 
-        def remove() -> None:
+        def remove(young: int) -> None:
             try:
-                old = [name for name, is_dir in found() if is_dir and name < before]
-                self._client.call(remove_trees([join(trash, name) for name in old]))
+                old = [
+                    join(trash, name)
+                    for name, attrs in found()
+                    if is_directory(attrs) and name < before and (attrs.mtime or 0) < young
+                ]
+                self._client.call(remove_trees(old))
             except RequestError as error:
                 raise self._explained("empty", TRASH, error) from None
 

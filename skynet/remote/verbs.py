@@ -218,11 +218,12 @@ class Remote(Protocol):
         the server does not give up stays: its directory may be opened by the plan to come.
         """
 
-    def expire_trash(self, before: bytes) -> Callable[[], None]:
+    def expire_trash(self, before: bytes) -> Callable[[int], None]:
         """Look what was put into the trash under a stamp that sorts before `before`.
 
-        Nobody waits for that. What is returned removes what was there then; TargetError, when the
-        rest is gone, if the server refuses.
+        Nobody waits for that. What is returned removes what was there then, and whose directory the
+        server does not date from `young` on, in seconds since 1970; TargetError, when the rest is
+        gone, if the server refuses.
         """
 
     def content(self, path: bytes) -> Iterator[bytes]:

@@ -205,12 +205,12 @@ class MemoryRemote(MemoryDisk):
             self._drop(path)
         return len(below)
 
-    def expire_trash(self, before: bytes) -> Callable[[], None]:
+    def expire_trash(self, before: bytes) -> Callable[[int], None]:
         trash = join(OWN, TRASH)
         below = [path for path in self.tree if is_below(path, trash)]
         old = [p for p in below if p.removeprefix(trash + b"/").partition(b"/")[0] < before]
 
-        def remove() -> None:
+        def remove(_young: int) -> None:  # it dates no directories
             self._called("expire_trash", before, mutations=1)
             for path in old:
                 self._drop(path)

@@ -33,6 +33,7 @@ from tests.support.frames import Asked
 from tests.support.turns import Turn, TurnConnection, Turns
 
 SECOND = 1_000_000_000
+DAY = 86_400 * SECOND
 EPOCH = 1_700_000_000 * SECOND
 REQUEST_FIELDS = {"audit", "adopt", "approve", "dry_run", "bind", "saved"}
 OWN = b".skynet"
@@ -244,6 +245,17 @@ class World:
                 if node.kind != "d":
                     found[os.fsdecode(path)] = node.content
         return found
+
+    def age_trash(self, days: int) -> None:
+        """Let the server's clock have gone on by so many days since the trash was filled."""
+        for stamp in (self.remote / ".skynet" / "trash").iterdir():
+            then = stamp.stat().st_mtime_ns - days * DAY
+            os.utime(stamp, ns=(then, then))
+
+    def let_days_pass(self, days: int) -> None:
+        """By all clocks."""
+        self.ahead_ns += days * DAY
+        self.age_trash(days)
 
     def temps(self) -> list[str]:
         """Names of temporary files anywhere on the remote."""
