@@ -3,7 +3,9 @@
 Two files under TARGET/.skynet: `manifest`, a checkpoint of the whole synced tree, and the log
 that belongs to it, to which every acknowledged batch of edits is appended. Compaction writes a
 new checkpoint and a new, empty log. At every moment `manifest` is a whole checkpoint and its log
-is there, whatever breaks where.
+is there, whatever breaks where; but a server that cannot replace a file in one step has none for a
+moment, and to break off in it makes the next run a first contact. What breaks off while a
+checkpoint is written may leave a log of none, which nobody reads.
 
 Sizes are in bytes. The formats are in `manifest_codec` and `manifest_frames`.
 """
