@@ -80,8 +80,12 @@ def holds_wanted(finding: Finding) -> bool:
         return False
     if local.digest and remote.digest:
         return local.digest == remote.digest
-    # Adoption: nothing is known of the remote content but what its listing says.
-    return finding.foreign and same_time(local.mtime_ns, remote.mtime_ns)
+    if finding.foreign:
+        # Adoption: nothing is known of the remote content but what its listing says.
+        return same_time(local.mtime_ns, remote.mtime_ns)
+    # It was adopted so; only modes have changed since then, there or here.
+    is_same = bool(moved_key(finding.here)) and moved_key(finding.here) == moved_key(finding.known)
+    return is_same and local.mtime_ns == remote.mtime_ns
 
 
 def is_lost(finding: Finding) -> bool:

@@ -108,6 +108,17 @@ def test_an_adopted_file_that_is_touched_is_not_taken_for_known(world: World) ->
     world.check()
 
 
+@pytest.mark.parametrize("audit", [True, False])
+def test_an_adopted_file_whose_mode_has_changed_is_not_sent(world: World, audit: bool) -> None:
+    world.put({"a": b"12345"}, at=MOMENT)
+    world.put_remote({"a": b"12345"}, at=MOMENT)
+    world.sync()
+    (world.local / "a").chmod(0o640)
+    assert world.sync(audit=audit).done == {"setmeta": 1}
+    world.check()
+    world.quiet()
+
+
 def test_files_of_others_are_left_alone_without_complete_sync(world: World) -> None:
     world.put({"a": b"1"})
     world.put_remote({"theirs": b"2", "dir": {"theirs": b"3"}})
