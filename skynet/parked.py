@@ -15,7 +15,7 @@ import msgspec
 
 from skynet.audit import actual
 from skynet.claims import Claimed, Recorded
-from skynet.findings import Finding, holds_wanted
+from skynet.findings import Finding, holds_wanted, is_fine
 from skynet.remote import Facts
 from skynet.rules import folded, is_parked
 from skynet.shuffle import parking_place, relocated
@@ -71,12 +71,15 @@ def _ours(finding: Finding, moved: Row | None, maybe: Iterable[Row], facts: Fact
 def _is_wanted(finding: Finding, rows: Sequence[Row]) -> bool:
     """Whether it is what should be there.
 
-    A listing has whole seconds; the claims tell also what was made within the second of now.
+    A listing has whole seconds; the claims tell also what was made within the second of now. A time
+    of whole seconds tells nothing: files that look alike may have changed places here since then.
     """
     if not holds_wanted(finding):
         return False
     local = finding.local
-    return local is None or all(entry.mtime_ns == local.mtime_ns for _, entry in rows)
+    if local is None or local.kind != FILE:
+        return True
+    return is_fine(local.mtime_ns) and all(e.mtime_ns == local.mtime_ns for _, e in rows)
 
 
 def _told_apart(finding: Finding, maybe: Iterable[Row], facts: Facts) -> Finding:

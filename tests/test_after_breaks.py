@@ -8,7 +8,7 @@ import pytest
 
 from skynet.errors import SkynetError
 from skynet.ops import Record
-from tests.support.faults import POSIX_RENAME, Act, at, every, no_fault, nth
+from tests.support.faults import POSIX_RENAME, Act, Fault, at, every, no_fault, nth
 from tests.support.world import EPOCH, World
 
 LOGS = 3
@@ -138,6 +138,33 @@ def test_what_is_saved_again_within_the_second_is_sent(tmp_path: Path) -> None:
     assert world.files() == {"kept": b"1", "status": b"first", "same": b"same"}
     world.put({"status": b"again"}, at=EPOCH + 2)
     assert world.sync().counts["bytes"] == len(b"again")
+    is_right(world)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        nth(POSIX_RENAME, 0, Act.CUT_AFTER),
+        nth(POSIX_RENAME, 1, Act.CUT_AFTER),
+        nth("WRITE", 3, Act.CUT_BEFORE),  # as below: both are there, and neither is recorded
+    ],
+    ids=["one", "another", "both"],
+)
+def test_what_looks_alike_and_has_changed_places_after_a_break_is_sent(
+    tmp_path: Path, fault: Fault
+) -> None:
+    world = World(tmp_path)
+    world.put({"kept": b"1"})
+    world.sync()
+    world.put({"frame 1": b"one", "frame 2": b"two"}, at=EPOCH)
+    world.fault = fault
+    with pytest.raises(SkynetError):
+        world.sync()
+    world.fault = no_fault
+    world.move("frame 1", "aside")
+    world.move("frame 2", "frame 1")
+    world.move("aside", "frame 2")
+    world.sync()
     is_right(world)
 
 
