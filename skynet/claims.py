@@ -64,7 +64,7 @@ class Claimed:
     def origins(self, path: bytes, recorded: Recorded) -> Iterator[tuple[bytes, Entry]]:
         """What may be at a path: the identity that it had here, b"" if unknown, and the entry.
 
-        The content of what was made is unknown.
+        The content of what was sent is unknown.
         """
         seen: dict[bytes, float] = {}
         waiting = [(path, inf)]
@@ -205,9 +205,9 @@ def _edits(ops: Iterable[Op]) -> Iterator[Edit]:
     If that looks like it, nothing tells the two apart afterwards.
     """
     for op in ops:
-        if isinstance(op, Rename):
+        if isinstance(op, Rename | SetMeta):
             yield effect(op)
-        elif isinstance(op, Mkdir | Upload | Patch | Copy | SetMeta) and not _may_be_foreign(op):
+        elif isinstance(op, Mkdir | Upload | Patch | Copy) and not _may_be_foreign(op):
             yield Put(op.path, msgspec.structs.replace(op.entry, digest=b""))
 
 

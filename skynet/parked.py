@@ -88,6 +88,9 @@ def _told_apart(finding: Finding, maybe: Iterable[Row], facts: Facts) -> Finding
     assert seen is not None
     rows = _alike(maybe, seen, facts) if seen.kind == FILE else []
     digests = {entry.digest for _, entry in rows}
+    if digests == {b""} and facts.keeps_times:
+        adopted = msgspec.structs.replace(finding, foreign=True, stale=False)
+        return adopted if _is_wanted(adopted, rows) else finding
     if digests <= {seen.digest}:
         return finding
     known, entry = rows[0] if len(digests) == 1 else (b"", _unread(seen))
@@ -95,7 +98,10 @@ def _told_apart(finding: Finding, maybe: Iterable[Row], facts: Facts) -> Finding
 
 
 def _alike(rows: Iterable[Row], seen: Entry, facts: Facts) -> list[Row]:
-    return [row for row in rows if actual(row[1], seen, facts) is row[1]]
+    """Those that may be what is seen; not what was claimed and is recorded by now."""
+    alike = [row for row in rows if actual(row[1], seen, facts) is row[1]]
+    read = {_unread(e) for _, e in alike if e.digest and is_fine(e.mtime_ns)}
+    return [row for row in alike if row[1] not in read]
 
 
 def _unread(entry: Entry) -> Entry:

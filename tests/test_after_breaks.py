@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,61 @@ def test_what_looks_alike_and_has_changed_places_after_a_break_is_sent(
     world.move("aside", "frame 2")
     world.sync()
     is_right(world)
+
+
+FILES = {"a": b"1" * 1000, "b": b"2" * 2000, "c": b"3" * 3000}
+NEW_VERSIONS = {"a": b"4" * 1001, "b": b"5" * 2001, "c": b"6" * 3001}
+
+
+def new_files(base: Path) -> World:
+    base.mkdir()
+    world = World(base)
+    world.put(FILES)
+    return world
+
+
+def new_versions(base: Path) -> World:
+    world = new_files(base)
+    world.sync()
+    world.put(NEW_VERSIONS)
+    return world
+
+
+def touched(base: Path) -> World:
+    world = new_files(base)
+    world.sync()
+    for name in FILES:
+        os.utime(world.local / name, ns=(EPOCH + 5, EPOCH + 5))
+    return world
+
+
+def closed_to_others(base: Path) -> World:
+    world = new_files(base)
+    world.sync()
+    close_to_others(world)
+    return world
+
+
+def close_to_others(world: World) -> None:
+    for name in FILES:
+        (world.local / name).chmod(0o600)
+
+
+@pytest.mark.parametrize("then", [lambda _: None, close_to_others], ids=["nothing", "chmod"])
+@pytest.mark.parametrize("make", [new_files, new_versions, touched, closed_to_others])
+def test_nothing_is_sent_twice_that_a_broken_run_has_published(
+    tmp_path: Path, make: Callable[[Path], World], then: Callable[[World], object]
+) -> None:
+    number = 0
+    while cut(world := make(tmp_path / str(number)), number):
+        wanted = {name: (world.local / name).read_bytes() for name in FILES}
+        missing = wanted.items() - world.files().items()
+        then(world)
+        report = world.sync()
+        assert report.counts["bytes"] == sum(len(content) for _, content in missing), number
+        is_right(world)
+        number += 1
+    assert number > LOGS
 
 
 @pytest.mark.parametrize("moves", [False, True])
