@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from skynet.tree import FILE, SECOND, Entry, Kind, same_time
+from skynet.errors import Problem
+from skynet.tree import DIR, FILE, SECOND, Entry, Kind, same_time
 
 IDENTITY_SIZE = 36  # scan.identity: mtime, ctime, size and inode, 8 bytes each, and st_mode
 
@@ -86,6 +87,23 @@ def holds_wanted(finding: Finding) -> bool:
     # It was adopted so; only modes have changed since then, there or here.
     is_same = bool(moved_key(finding.here)) and moved_key(finding.here) == moved_key(finding.known)
     return is_same and local.mtime_ns == remote.mtime_ns
+
+
+def directory_in_the_way(finding: Finding) -> bool:
+    """Whether the remote has a directory where a file or link should be."""
+    local, remote = finding.local, finding.remote
+    if local is None or remote is None:
+        return False
+    return local.kind != DIR and remote.kind == DIR
+
+
+def in_the_way(path: bytes, why: str) -> Problem:
+    """Of a file or link that should be where the remote has a directory that must stay."""
+    return Problem(
+        path,
+        "directory-in-the-way",
+        f"On the remote it is a directory that {why}. Move one of them away.",
+    )
 
 
 def is_lost(finding: Finding) -> bool:

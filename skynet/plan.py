@@ -14,7 +14,7 @@ import msgspec
 
 from skynet.closed import open_and_close
 from skynet.errors import Problem
-from skynet.findings import Finding, holds_wanted
+from skynet.findings import Finding, directory_in_the_way, holds_wanted
 from skynet.matching import Holder, match
 from skynet.needs import needs_of
 from skynet.ops import (
@@ -115,7 +115,7 @@ class _Draft:
         self.problems: list[Problem] = []
         self.wanted_dirs = _wanted_directories(findings, policy)
         self.findings = findings = self._leave_foreign_in_the_way(findings)
-        self.cleared = {f.path for f in findings if _directory_in_the_way(f)}
+        self.cleared = {f.path for f in findings if directory_in_the_way(f)}
         self.moves = match(
             findings,
             retained=policy.complete_sync,
@@ -376,12 +376,3 @@ def _wanted_directories(findings: Iterable[Finding], policy: Policy) -> set[byte
 
 def _deepest_first(ops: list[Op]) -> list[Op]:
     return sorted(ops, key=lambda op: order(op.path), reverse=True)
-
-
-def _directory_in_the_way(finding: Finding) -> bool:
-    return (
-        finding.remote is not None
-        and finding.remote.kind == DIR
-        and finding.local is not None
-        and finding.local.kind != DIR
-    )

@@ -8,7 +8,7 @@ from functools import partial, reduce
 
 from skynet.contents import Reader, decide_contents
 from skynet.errors import Problem
-from skynet.findings import Finding
+from skynet.findings import Finding, directory_in_the_way, in_the_way
 from skynet.index import Index
 from skynet.matching import Held, Holder, known_by_identity
 from skynet.moves import after_moves, differing, moved_directories, stale_inside
@@ -60,6 +60,8 @@ def plan_for(found: Survey, tools: Tools, policy: Policy, read_back: Remote | No
     _settle_directories(found, first)
     if any(moved):
         found.findings = differing(found.findings)
+    if found.kept:
+        _leave_kept(found, moved)
     _know_by_identity(found)
     _leave_unsettled(found, tools.is_unsettled)
     reader = Reader(tools.root, check=tools.check)
@@ -103,6 +105,18 @@ def _respell(found: Survey, first: list[Op]) -> dict[bytes, bytes]:
         found.findings = after_moves(found.findings, moves, {})
     first += ops
     return moves
+
+
+def _leave_kept(found: Survey, moved: list[dict[bytes, bytes]]) -> None:
+    """Leave directories where they are that must stay, and have not moved from a file's place."""
+    kept = {
+        f.path
+        for f in found.findings
+        if directory_in_the_way(f) and _before(moved, f.path) in found.kept
+    }
+    why = "holds what is ignored, or cannot be looked at"
+    found.problems += [in_the_way(path, why) for path in sorted(kept)]
+    found.findings = [f for f in found.findings if f.path not in kept]
 
 
 def _know_by_identity(found: Survey) -> None:

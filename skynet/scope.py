@@ -25,8 +25,9 @@ class Survey:
     were left out. strays: temporary files of ours that an audit met beside their targets.
     reclaimed: paths of what a broken run had parked, of which the manifest does not know. deltas:
     of files that have been compared with their old version, and are worth a patch. unsettled:
-    files that are still being written, and are left for later. looked_ns: when it began, in
-    nanoseconds since 1970.
+    files that are still being written, and are left for later. kept: directories of the remote that
+    hold what is not ours to judge, and must stay. looked_ns: when it began, in nanoseconds since
+    1970.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Survey:
     reclaimed: list[bytes] = field(default_factory=list)
     deltas: dict[bytes, Delta] = field(default_factory=dict)
     unsettled: list[bytes] = field(default_factory=list)
+    kept: set[bytes] = field(default_factory=set)
     looked_ns: int = field(default=0, compare=False)
 
 

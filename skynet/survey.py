@@ -17,7 +17,7 @@ import msgspec
 from skynet.audit import NOT_LISTED, Audit, actual, listed_otherwise
 from skynet.claims import NOTHING_CLAIMED, Claimed
 from skynet.errors import Problem
-from skynet.findings import IDENTITY_SIZE, Finding
+from skynet.findings import IDENTITY_SIZE, Finding, in_the_way
 from skynet.index import STAT_UNKNOWN, Index
 from skynet.parked import reclaimed
 from skynet.remote import Listed
@@ -108,6 +108,7 @@ class _Walk:
         self._scope = scope
         self._now_ns = now_ns
         self._kept: set[bytes] = set()
+        self._leaves = {FILE, LINK} if scope.symlinks == "keep" else {FILE}
         self._is_first = index.head is None  # then nothing can have moved
         self.found = Survey(looked_ns=now_ns)
 
@@ -141,6 +142,7 @@ class _Walk:
     def finish(self, claimed: Claimed) -> Survey:
         """All that was found, but for the removal of directories that must stay."""
         if self._kept:
+            self.found.kept = self._kept
             self.found.findings = [
                 f for f in self.found.findings if f.local is not None or f.path not in self._kept
             ]
@@ -226,6 +228,8 @@ class _Walk:
                 self.found.strays.append(path)
             elif synced is not None or seen is not None:
                 self._keep(place)
+                if local_kind in self._leaves and not self._scope.rules.hides(path, is_dir=False):
+                    self.found.problems.append(in_the_way(path, "is ignored"))
             return None
         if local_kind == LINK and self._scope.symlinks == "skip":
             self.found.skipped["links"] += 1

@@ -141,6 +141,55 @@ def test_a_special_file_on_the_remote_keeps_its_directory(world: World) -> None:
 # Foreign files that must stay.
 
 
+@pytest.mark.parametrize("is_ours", [False, True])
+@pytest.mark.parametrize("complete_sync", [False, True])
+def test_a_file_where_the_remote_has_an_ignored_directory_is_told(
+    tmp_path: Path, is_ours: bool, complete_sync: bool
+) -> None:
+    world = World(tmp_path, complete_sync=complete_sync)
+    world.put({"a": b"1"} | ({"build": {"out": b"2"}} if is_ours else {}))
+    world.sync()
+    world.put_remote({"build": {"out": b"2"}} if not is_ours else {})
+    world.put({"build": b"a script", ".skynetignore": b"build/"})
+    for _ in range(2):
+        report = world.sync()
+        assert [(p.path, p.code) for p in report.problems] == [(b"build", "directory-in-the-way")]
+        assert world.files()["build/out"] == b"2"
+    world.put({"build": None, ".skynetignore": b"*.o"})
+    assert world.sync(complete_sync=False).outcome != "problems"
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_a_directory_that_holds_what_is_ignored_is_not_replaced_by_a_file(
+    tmp_path: Path, special: bool
+) -> None:
+    world = World(tmp_path, complete_sync=True, ignore=("*.tmp",))
+    world.put({"a": b"1", "b": b"2", "out": {"ours": b"3"}})
+    world.sync()
+    world.put_remote({"out": {"sub": {"x.tmp": b"theirs"}}})
+    if special:
+        os.remove(world.remote / "out" / "sub" / "x.tmp")
+        os.mkfifo(world.remote / "out" / "sub" / "pipe")
+    world.put({"out": b"a file"})
+    assert world.sync().done == {"delete": 1}
+    report = world.sync()
+    assert [(p.path, p.code) for p in report.problems] == [(b"out", "directory-in-the-way")]
+    assert report.counts["mutations"] == 0
+    assert list((world.remote / "out" / "sub").iterdir())
+
+
+def test_a_directory_that_moves_makes_room_whatever_is_ignored_in_it(tmp_path: Path) -> None:
+    world = World(tmp_path, complete_sync=True, ignore=("*.tmp",))
+    world.put({"out": {"ours": b"1", "x.tmp": b"here"}})
+    world.sync()
+    world.put_remote({"out": {"x.tmp": b"there"}})
+    world.move("out", "moved")
+    world.put({"out": b"a file"})
+    assert world.sync().done == {"rename": 1, "upload": 1, "bytes": len(b"a file")}
+    assert world.files() == {"moved/ours": b"1", "moved/x.tmp": b"there", "out": b"a file"}
+    world.quiet()
+
+
 def test_a_foreign_file_that_is_kept_is_not_moved_for_a_directory(world: World) -> None:
     world.put({"a": b"1"})
     world.sync(foreign="keep")
