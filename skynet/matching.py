@@ -17,7 +17,6 @@ from skynet.findings import (
     has_other_content,
     holds_ours,
     holds_wanted,
-    is_retained,
     is_same_file,
     moved_key,
 )
@@ -53,13 +52,14 @@ class Matches(NamedTuple):
 
 
 def match(
-    findings: Sequence[Finding], *, retained: bool, can_copy: bool, holder: Holder
+    findings: Sequence[Finding], *, staying: Collection[bytes], can_copy: bool, holder: Holder
 ) -> Matches:
     """Find all content that need not be sent.
 
-    retained: whether what is only retained may be taken away. can_copy: whether the server copies.
+    staying: what stays on the remote, although it should not be there. can_copy: whether the server
+    copies.
     """
-    sources = [f for f in findings if has_other_content(f) and (retained or not is_retained(f))]
+    sources = [f for f in findings if has_other_content(f) and f.path not in staying]
     wanting = [f for f in findings if _wants_content(f)]
     if not wanting:
         return Matches({}, {}, {})
@@ -67,7 +67,10 @@ def match(
     if not can_copy:
         return Matches(renames, {}, {})
     _drop_overwritten(renames)
-    kept = _kept(findings, {_content(f) for f in wanting})
+    kept = _kept(
+        (f for f in findings if holds_wanted(f) or f.path in staying),
+        {_content(f) for f in wanting},
+    )
 
     def held(size: int, digest: bytes) -> Held | None:
         return kept.get((size, digest)) or holder(size, digest)
@@ -157,10 +160,10 @@ def _gets_version(source: Finding) -> bool:
 
 
 def _kept(findings: Iterable[Finding], wanted: Collection[Content]) -> dict[Content, Held]:
-    """Wanted content that stays at its path, whatever happens to its mode and time."""
+    """Wanted content of findings that stays at its path, whatever happens to its mode and time."""
     kept: dict[Content, Held] = {}
     for f in findings:
-        if f.remote is not None and holds_ours(f) and holds_wanted(f):
+        if f.remote is not None and holds_ours(f):
             content = content_of(f.remote)
             if content in wanted:
                 kept.setdefault(content, (f.path, f.remote))

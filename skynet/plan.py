@@ -14,7 +14,7 @@ import msgspec
 
 from skynet.closed import open_and_close
 from skynet.errors import Problem
-from skynet.findings import Finding, directory_in_the_way, holds_wanted
+from skynet.findings import Finding, directory_in_the_way, holds_wanted, is_retained
 from skynet.matching import Holder, match
 from skynet.needs import needs_of
 from skynet.ops import (
@@ -118,7 +118,7 @@ class _Draft:
         self.cleared = {f.path for f in findings if directory_in_the_way(f)}
         self.moves = match(
             findings,
-            retained=policy.complete_sync,
+            staying=self._retained(findings),
             can_copy=policy.can_copy,
             holder=known.holder,
         )
@@ -241,6 +241,17 @@ class _Draft:
 
     def _record(self, path: bytes, entry: Entry) -> None:
         (self.found_dirs if entry.kind == DIR else self.records).append(Record(path, entry))
+
+    def _retained(self, findings: list[Finding]) -> set[bytes]:
+        """What is only retained and goes on to be: nothing takes its place."""
+        if self.policy.complete_sync:
+            return set()
+        return {
+            f.path
+            for f in findings
+            if is_retained(f)
+            and (f.local is None or (f.local.kind == DIR and f.path not in self.wanted_dirs))
+        }
 
     def _may_remove(self, finding: Finding) -> bool:
         if not (self.policy.complete_sync and self.policy.may_delete):

@@ -69,9 +69,13 @@ def check(remote: Tree, local: Tree, plan: Plan, seed: int) -> None:
 def check_keeping(
     remote: Tree, life: Life, findings: list[Finding], policy: Policy, seed: int
 ) -> None:
-    """Without complete-sync the next plan has nothing to do; nor after more has come to be kept."""
+    """Without complete-sync the next plan has nothing to do; nor after more has come to be kept.
+
+    Where the server copies, nothing is sent that is there, and be it only kept.
+    """
     plan = planned(findings, policy)
     carried_out_in_any_order(plan, remote, seed)
+    sends_least(remote, life, plan, policy)
     for _ in range(2 if seed % 16 < 2 else 0):
         remote = replay(remote, plan.ops)
         refused = {problem.path for problem in plan.problems}
@@ -82,6 +86,15 @@ def check_keeping(
         life.live(1 + seed % 13)
         plan = planned(seen(remote, known, life), policy)
         carried_out_in_any_order(plan, remote, seed)
+        sends_least(remote, life, plan, policy)
+
+
+def sends_least(remote: Tree, life: Life, plan: Plan, policy: Policy) -> None:
+    if policy.can_copy and not plan.problems:
+        local = local_of(life)
+        sizes = {entry.digest: entry.size for entry in local.values()}
+        total = sum(sizes[content] for content in sent(plan.ops))
+        assert total == least(remote, local, copies=True)
 
 
 def seen(remote: Tree, known: dict[bytes, bytes], life: Life) -> list[Finding]:

@@ -176,6 +176,18 @@ def test_what_is_not_ours_does_not_move_along(both: World) -> None:
     assert "e/theirs" not in both.files()
 
 
+def test_what_is_only_kept_is_not_sent_when_it_comes_back_elsewhere(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put({"a": VIDEO, "d": {"b": VIDEO[::-1], "c": b"1"}, "e": b"2"})
+    world.sync()
+    world.put({"a": None, "d": {"b": None}})
+    world.sync()
+    world.put({"a": b"new", "d": None, "x": VIDEO, "y": VIDEO[::-1]})
+    assert counts(world)["bytes"] == len(b"new")
+    assert world.files()["d/b"] == VIDEO[::-1]
+    world.quiet()
+
+
 def test_large_content_that_is_elsewhere_is_copied(both: World) -> None:
     both.put({"a": os.urandom(100_000)})
     both.sync()
