@@ -105,8 +105,8 @@ class _Draft:
     The stages: forget what is gone, tell what a broken run has made, move directories, record
     directories, tell what is there that is to be renamed, open directories that are closed to their
     owner, clear what stands where a directory or file must go, rename, make directories, copy,
-    send, record, delete, remove directories, set attributes. So the manifest, which is told of each
-    as it ends, is a valid tree all the time as well.
+    send, record, delete, remove directories, set attributes, forget what is no longer ours. So the
+    manifest, which is told of each as it ends, is a valid tree all the time as well.
     """
 
     def __init__(self, findings: list[Finding], policy: Policy, known: Known) -> None:
@@ -137,6 +137,7 @@ class _Draft:
         self.records: list[Op] = []
         self.deletes: list[Op] = []
         self.rmdirs: list[Op] = []
+        self.given_up: list[Op] = []
 
     def decide(self) -> None:
         for finding in self.findings:
@@ -184,6 +185,7 @@ class _Draft:
             *self.deletes,
             *_deepest_first(self.rmdirs),
             *_deepest_first(self.metas),  # in what closes to its owner nothing can be set any more
+            *_deepest_first(self.given_up),
         ]
 
     def _found_directories(self) -> tuple[list[Op], list[Op]]:
@@ -232,6 +234,8 @@ class _Draft:
             self._remove(finding, remote, self.clear, self.clear_dirs)
         elif self._may_remove(finding) and path not in self.keeping:
             self._remove(finding, remote, self.deletes, self.rmdirs)
+        elif self._may_remove(finding) and not finding.foreign:
+            self.given_up.append(Record(path, None))  # what is left in it is somebody else's
         elif not finding.foreign and not self.policy.complete_sync:
             kept = msgspec.structs.replace(remote, retained=True)
             if finding.stale or kept != remote:

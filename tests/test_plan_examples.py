@@ -119,7 +119,8 @@ def test_directory_that_holds_a_kept_foreign_file_stays() -> None:
     synced = {b"a": DIRECTORY, b"a/b": OLD}
     world = World({}, synced, {**synced, b"a/c": seen(NEW)})
     policy = Policy(complete_sync=True, remove_foreign=False)
-    assert make_plan(findings(world), policy).ops == [Delete(b"a/b", OLD)]
+    ops = make_plan(findings(world), policy).ops
+    assert ops == [Delete(b"a/b", OLD), Record(b"a", None)]  # it is theirs now
 
 
 def test_only_files_that_may_be_known_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from skynet.config import MaxDelete
 from skynet.cycle import Report
 from skynet.remote import Facts, SftpRemote
+from tests.support.command import bound_by_modes
 from tests.support.world import Link, World, frozen
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
@@ -202,6 +204,29 @@ def test_a_foreign_file_that_is_kept_is_not_moved_for_a_directory(world: World) 
     assert frozen(world.remote / "p") == before
     world.put({"p": {"q": None}})
     world.quiet(foreign="keep")
+
+
+@pytest.mark.parametrize("then", ["keep", "trash"])
+@pytest.mark.parametrize("mode", [0o755, 0o500])
+def test_a_directory_in_which_only_foreign_files_are_left_is_not_ours_any_more(
+    world: World, mode: int, then: str
+) -> None:
+    world.prefix = bound_by_modes()
+    world.put({"a": b"1", "d": {"e": {"ours": b"2"}, "f": b"3"}})
+    (world.local / "d" / "e").chmod(mode)
+    world.sync(foreign="keep")
+    world.put_remote({"d": {"e": {"theirs": b"4"}}})
+    world.put({"d": None})
+    done = world.sync(foreign="keep").done
+    assert (done["delete"], done["record"]) == (2, 2)
+    assert stat.S_IMODE((world.remote / "d" / "e").stat().st_mode) == mode
+    world.quiet(foreign="keep", audit=False)  # it was tried to be removed, and refused
+    world.quiet(foreign="keep")
+    assert world.files() == {"a": b"1", "d/e/theirs": b"4"}
+    world.put({"d": {"e": {"again": b"5"}}})
+    (world.remote / "d" / "e").chmod(0o755)
+    assert world.sync(foreign=then).outcome == "changed"
+    world.check({"d/e/theirs": b"4"} if then == "keep" else {})
 
 
 # The second look.
