@@ -58,6 +58,7 @@ class Execution:
         self._found = found
         self._audited = audited
         self._expires_trash = expires_trash
+        self._told_later: set[bytes] = set()  # paths of what sets attributes, or only records
         self.applied = Applied()  # so far, also if an error is raised
 
     def run(self, plan: Plan, more: More | None = None) -> Applied | None:
@@ -88,6 +89,7 @@ class Execution:
         lease.has_begun = True
         ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
+        self._told_later |= _told_later(plan)
         ledger.expect_record()
         with session.around.on_one_processor():
             apply(
@@ -136,6 +138,7 @@ class Execution:
         mine = self._found
         mine.identities |= found.identities
         mine.findings += [finding for finding in found.findings if finding.stale]
+        self._told_later |= _told_later(plan)
         self._remote.trash = self._trash()  # which may have something of the same paths already
         deltas = deltas_of(plan, self._session.root, self._session.memory.signatures, found.deltas)
         return Addition(plan, deltas)
@@ -189,14 +192,24 @@ class Execution:
     def _commit(self, batch: list[Outcome]) -> None:
         """Record what the remote has acknowledged."""
         self._lease.check()
-        # What is parked keeps the identity that it had, and is known again by it.
-        ended = [outcome for outcome in batch if not is_parked(outcome.op.path)]
-        identities = {outcome.op.path: _identity(outcome, self._found) for outcome in ended}
+        identities = {
+            outcome.op.path: _identity(outcome, self._found)
+            for outcome in batch
+            if not self._is_under_way(outcome.op)
+        }
         self._ledger.record([effect(outcome.op) for outcome in batch], identities)
         for outcome in batch:
             if outcome.signature is not None:
                 self._session.memory.signatures.put(outcome.signature.digest, outcome.signature)
         self._session.memory.trashed.note(put_away(batch))
+
+    def _is_under_way(self, op: Op) -> bool:
+        """Whether it only brings something nearer to what is here.
+
+        That keeps the identity that it had: what is parked is known again by it, and what still
+        lacks its mode and times is not taken for what is here, should it never get them.
+        """
+        return is_parked(op.path) or (isinstance(op, Rename) and op.path in self._told_later)
 
     def _own_up(self, ops: Sequence[Op], problems: list[Problem]) -> None:
         """Where a repair has failed, let the manifest say what is really there.
@@ -249,6 +262,10 @@ class Execution:
         """A moment as the trash names it: stamps sort as their moments do."""
         moment = datetime.fromtimestamp(self._session.around.now_ns() / 1e9, UTC)
         return (moment - timedelta(days=days_ago)).strftime("%Y-%m-%dT%H%M%SZ").encode()
+
+
+def _told_later(plan: Plan) -> set[bytes]:
+    return {op.path for op in plan.ops if isinstance(op, SetMeta | Record)}
 
 
 def _gone_through(ops: Sequence[Op]) -> dict[bytes, Kind]:

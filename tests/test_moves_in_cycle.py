@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from skynet import apply
 from skynet.config import MaxDelete
 from skynet.errors import LinkLost
 from skynet.ops import Patch
 from skynet.rules import PARKED
 from skynet.sftp.replies import FAILURE, PERMISSION_DENIED, UNSUPPORTED
-from tests.support.faults import POSIX_RENAME, Act, at, no_fault
+from tests.support.faults import POSIX_RENAME, Act, at, no_fault, nth
 from tests.support.folding import FoldingWorld
 from tests.support.frames import Asked
 from tests.support.world import SECOND, World
@@ -174,6 +175,31 @@ def test_what_is_not_ours_does_not_move_along(both: World) -> None:
     assert "upload" not in report.done
     assert both.files().get("d/theirs", b"result") == b"result"
     assert "e/theirs" not in both.files()
+
+
+@pytest.mark.parametrize("act", [FAILURE, Act.CUT_BEFORE], ids=["refused", "cut"])
+@pytest.mark.parametrize("place", ["b", "d"])
+def test_what_moved_and_did_not_get_its_attributes_gets_them_later(
+    both: World, monkeypatch: pytest.MonkeyPatch, place: str, act: Act | int
+) -> None:
+    monkeypatch.setattr(apply, "COMMIT_OPS", 1)
+    both.put({"a": b"1", "d": {"f": b"2"}, "k": b"3"})
+    both.sync()
+    if place == "d":
+        (both.local / "d" / "f").rename(both.local / "aside")
+        (both.local / "d").rmdir()
+        both.move("aside", "d")
+    else:
+        both.move("a", "b")
+    (both.local / place).chmod(0o600)
+    both.fault = nth("SETSTAT", 0, act)
+    with suppress(LinkLost):
+        both.sync()
+    both.fault = no_fault
+    for _ in range(2):
+        both.sync(audit=False)
+    both.quiet()
+    assert (both.remote / place).stat().st_mode & 0o777 == 0o600
 
 
 def test_what_is_only_kept_is_not_sent_when_it_comes_back_elsewhere(tmp_path: Path) -> None:
