@@ -23,8 +23,8 @@ SECOND = 1_000_000_000  # nanoseconds
 OWNER_ACCESS = 0o700
 LATEST_TIME = 0xFFFF_FFFF  # SFTP version 3 has 32 bits for seconds, unsigned
 
-# Seconds that all file systems can keep: FAT begins with 1980, in a time zone; many end in 2038.
-EARLIEST_KEPT = 315_619_200
+# In seconds. FAT and exFAT begin with 1980, in a time zone; many file systems end in 2038.
+BEGINNING_OF_FAT = range(315_446_400, 315_619_200)
 LATEST_KEPT = 0x7FFF_FFFF
 
 
@@ -91,7 +91,8 @@ def same_time(mtime_ns: int, seen_ns: int) -> bool:
     It has whole seconds, and its file system keeps the nearest time that it can.
     """
     told, seen = wire_time(mtime_ns), wire_time(seen_ns)
-    return seen == told or told < seen <= EARLIEST_KEPT or LATEST_KEPT <= seen < told
+    is_earliest = told < seen and seen in BEGINNING_OF_FAT
+    return seen == told or is_earliest or LATEST_KEPT <= seen < told
 
 
 def parent(path: bytes) -> bytes:

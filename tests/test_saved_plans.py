@@ -155,6 +155,7 @@ def test_what_a_broken_run_left_is_cleared_and_the_plan_goes_on(world: World) ->
 def test_old_trash_stays_since_nobody_was_shown_that_it_goes(world: World) -> None:
     old = world.remote / ".skynet" / "trash" / "2001-01-01T000000Z-00"
     old.mkdir(parents=True)
+    world.age_trash(8)
     world.sync(saved=save(world))
     assert old.exists()
     world.put({"edit": b"again"})
