@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from skynet.apply import Addition, Applied, More, apply
 from skynet.contents import deltas_of
 from skynet.errors import OwnedError, Problem, TargetError
-from skynet.findings import is_unread
+from skynet.findings import IDENTITY_SIZE, is_unread
 from skynet.index import STAT_UNKNOWN
 from skynet.lease import LEASE
 from skynet.monitor import Notice, Stage
@@ -32,7 +32,7 @@ from skynet.ops import (
 )
 from skynet.remote import Outcome, Site, Trash
 from skynet.rules import is_parked
-from skynet.scan import RACY, UNREAD
+from skynet.scan import RACY, UNREAD, kind_in
 from skynet.scope import Survey
 from skynet.session import Session
 from skynet.trashed import put_away
@@ -348,4 +348,7 @@ def _identity(outcome: Outcome, found: Survey) -> bytes:
             return STAT_UNKNOWN
         if op.first:  # so that it is not taken for what is here
             return op.known or (UNREAD if is_unread(op.entry) else RACY)
-    return found.identities.get(outcome.op.path, STAT_UNKNOWN)
+    known = found.identities.get(op.path, STAT_UNKNOWN)
+    if isinstance(op, SetMeta) and len(known) == IDENTITY_SIZE and kind_in(known) != op.entry.kind:
+        return STAT_UNKNOWN  # a directory that is opened or closed where a file is here
+    return known

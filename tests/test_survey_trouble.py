@@ -11,7 +11,9 @@ import pytest
 from skynet.config import MaxDelete
 from skynet.cycle import Report
 from skynet.remote import Facts, SftpRemote
+from skynet.sftp.replies import FAILURE
 from tests.support.command import bound_by_modes
+from tests.support.faults import no_fault, nth
 from tests.support.world import Link, World, frozen
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
@@ -178,6 +180,36 @@ def test_a_directory_that_holds_what_is_ignored_is_not_replaced_by_a_file(
     assert [(p.path, p.code) for p in report.problems] == [(b"out", "directory-in-the-way")]
     assert report.counts["mutations"] == 0
     assert list((world.remote / "out" / "sub").iterdir())
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_a_closed_directory_in_the_way_of_a_file_is_told_in_each_run(
+    tmp_path: Path, audit: bool
+) -> None:
+    world = World(tmp_path)
+    world.put({"d": {"kept": b"1", "moves": b"2"}})
+    (world.local / "d").chmod(0o500)
+    world.sync()
+    world.move("d/moves", "moved")
+    world.put({"d": b"a file"})
+    assert world.sync().done["rename"] == 1  # for which the directory is opened, and closed again
+    for _ in range(2):
+        report = world.sync(audit=audit)
+        assert [(p.path, p.code) for p in report.problems] == [(b"d", "directory-in-the-way")]
+
+
+def test_a_closed_directory_that_was_only_opened_makes_room_later(tmp_path: Path) -> None:
+    world = World(tmp_path, complete_sync=True, max_delete=MaxDelete(1.0, 1000))
+    world.put({"d": {"f": b"1"}, "a": b"2"})
+    (world.local / "d").chmod(0o500)
+    world.sync()
+    world.put({"d": b"a file"})
+    world.fault = nth("RMDIR", 0, FAILURE)
+    assert world.sync().outcome == "problems"
+    world.fault = no_fault
+    world.sync()
+    world.check()
+    world.quiet()
 
 
 def test_a_directory_that_moves_makes_room_whatever_is_ignored_in_it(tmp_path: Path) -> None:
