@@ -26,7 +26,7 @@ from skynet import statefile
 from skynet.errors import UsageError
 from skynet.manifest_codec import entry_fault, path_fault
 from skynet.monitor import Monitor, Notice
-from skynet.ops import Copy, Mkdir, Op, Patch, Rename, SetMeta, Upload, effect
+from skynet.ops import Copy, Mkdir, Op, Patch, Record, Rename, SetMeta, Upload, effect
 from skynet.tree import Edit, Entry, Move, Put, ancestors
 
 MAX_FILE = 64 << 20  # bytes that are read
@@ -97,6 +97,7 @@ class Claims:
         self._left: list[Edit] | None = None  # by earlier cycles; None if the file must be read
         self._file: FileIO | None = None
         self._written = 0
+        self._told: list[Edit] = []  # in this cycle
         self._is_torn = False  # the file ends in a group that is not whole
         self._is_seen = False  # what was left by cycles that broke off
         self._is_told = False
@@ -113,6 +114,17 @@ class Claims:
             return NOTHING_CLAIMED
         return Claimed(self._look(self._path))
 
+    def tell(self, ops: Iterable[Op]) -> None:
+        """Claim what earlier cycles made and this one will record, before it records anything.
+
+        As soon as it is recorded that a directory is gone from where it was, nothing else tells of
+        what is in it where it is now.
+        """
+        tells = (op for op in ops if isinstance(op, Record) and op.first and op.entry is not None)
+        self._told = [effect(op) for op in tells]
+        if self._told:
+            self._use(lambda path: self._append(path, self._told))
+
     def add(self, ops: Iterable[Op]) -> None:
         """Claim what these make, before they are begun."""
         edits = list(_edits(ops))
@@ -122,16 +134,16 @@ class Claims:
     def renew(self, unrecorded: Callable[[], Iterable[Op]]) -> None:
         """Leave out what is recorded by now, if the file has become large."""
         if self._written >= MAX_OUTDATED:
-            self._use(lambda path: self._rewrite(path, _edits(unrecorded())))
+            self._use(lambda path: self._rewrite(path, [*self._told, *_edits(unrecorded())]))
 
     def break_off(self) -> None:
         """The cycle ends here; what it claimed is left for the next."""
-        self._left, self._is_seen = None, False
+        self._left, self._is_seen, self._told = None, False, []
         self.close()
 
     def end(self, *, left_too: bool) -> None:
         """All that the cycle made is recorded; and what earlier ones had left, if that was seen."""
-        self._is_seen = True
+        self._is_seen, self._told = True, []
         if left_too:
             self._left = []
         self._use(lambda path: self._rewrite(path, ()))

@@ -90,6 +90,7 @@ class Execution:
         ledger.index.remember(self._found.settled)
         self._remote.trash = self._trash()
         self._told_later |= _told_later(plan)
+        session.memory.claims.tell(plan.ops)
         ledger.expect_record()
         with session.around.on_one_processor():
             apply(

@@ -21,6 +21,7 @@ from skynet.errors import SkynetError
 from skynet.manifest import Manifest
 from skynet.monitor import Event
 from skynet.ops import Copy, Delete, Mkdir, Op, Record, Rename, Rmdir, Upload
+from skynet.scan import digest_of
 from skynet.tree import DIR, Entry, Move, Put
 from tests.support.faults import POSIX_RENAME, Act, at, every, no_fault, nth
 from tests.support.world import Died, World
@@ -257,6 +258,49 @@ def test_what_was_made_before_a_cut_and_is_gone_here_is_known_as_ours(
             world.quiet()
             assert not list(world.state.rglob("claims"))
     assert held == []
+
+
+def test_what_moved_before_a_cut_is_told_before_it_is_forgotten_where_it_was(
+    tmp_path: Path,
+) -> None:
+    """Else nothing tells whose it is, if that is cut as well when half of it is recorded."""
+    world = World(tmp_path, complete_sync=True)
+    world.put({"a": {"b": {"x": b"1"}}, "c": {"y": b"2"}})
+    world.sync()
+    world.move("a", "moved")
+    world.fault = nth("RENAME", 0, Act.CUT_AFTER)
+    with pytest.raises(SkynetError):
+        world.sync()
+    assert (world.remote / "moved/b/x").exists()
+    world.move("c", "d")
+    world.fault = lambda _, request: (
+        Act.CUT_BEFORE if request.kind == "RENAME" and request.text.endswith(b"/c") else None
+    )
+    with pytest.raises(SkynetError):
+        world.sync()
+    (path,) = world.state.rglob("claims")
+    left = Claims(path, lambda _: None).left()
+    (origin,) = left.origins(b"moved/b/x", none_recorded)
+    assert origin[1].digest == digest_of([b"1"])
+    world.fault = no_fault
+    shutil.rmtree(world.local / "moved/b")
+    assert world.sync(max_delete=ANY_NUMBER).outcome == "changed"
+    world.check()
+    world.quiet()
+    assert not list(world.state.rglob("claims"))
+
+
+def test_what_is_told_stays_claimed_until_the_cycle_ends(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "MAX_OUTDATED", 1)
+    kept.claims.tell([Record(b"x", X, first=True), Record(b"gone", None, first=True), *MAKING])
+    kept.claims.add(MAKING)
+    kept.claims.renew(list)
+    assert list(kept.claims.left().origins(b"x", none_recorded)) == [(b"", X)]
+    assert not kept.claims.left().concern(b"gone")
+    kept.claims.end(left_too=True)
+    assert not kept.again()
 
 
 def test_what_was_made_before_a_cut_and_is_still_here_is_not_sent_again(tmp_path: Path) -> None:
