@@ -97,13 +97,10 @@ def directory_in_the_way(finding: Finding) -> bool:
     return local.kind != DIR and remote.kind == DIR
 
 
-def in_the_way(path: bytes, why: str) -> Problem:
+def in_the_way(path: bytes, why: str, remedy: str = "Move one of them away.") -> Problem:
     """Of a file or link that should be where the remote has a directory that must stay."""
-    return Problem(
-        path,
-        "directory-in-the-way",
-        f"On the remote it is a directory that {why}. Move one of them away.",
-    )
+    message = f"On the remote it is a directory {why} {remedy}"
+    return Problem(path, "directory-in-the-way", message)
 
 
 def is_lost(finding: Finding) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from skynet.closed import open_and_close
 from skynet.errors import Problem
-from skynet.findings import Finding, directory_in_the_way, holds_wanted, is_retained
+from skynet.findings import Finding, directory_in_the_way, holds_wanted, in_the_way, is_retained
 from skynet.matching import Holder, match
 from skynet.needs import needs_of
 from skynet.ops import (
@@ -321,14 +321,8 @@ class _Draft:
         elif path in self.stuck:
             if finding.stale:
                 self._record(path, remote)
-            self.problems.append(
-                Problem(
-                    path,
-                    "directory-in-the-way",
-                    "On the remote it is a directory with files that are kept there; "
-                    "move them away, or let complete-sync remove them.",
-                )
-            )
+            remedy = "move them away, or let complete-sync remove them."
+            self.problems.append(in_the_way(path, "with files that are kept there;", remedy))
         elif remote.kind == DIR:
             self.clear_dirs.append(Rmdir(path, finding.foreign))
             self._put(finding, local, None)

@@ -114,7 +114,7 @@ def _leave_kept(found: Survey, moved: list[dict[bytes, bytes]]) -> None:
         for f in found.findings
         if directory_in_the_way(f) and _before(moved, f.path) in found.kept
     }
-    why = "holds what is ignored, or cannot be looked at"
+    why = "that holds what is ignored, or cannot be looked at."
     found.problems += [in_the_way(path, why) for path in sorted(kept)]
     found.findings = [f for f in found.findings if f.path not in kept]
 

@@ -229,7 +229,7 @@ class _Walk:
             elif synced is not None or seen is not None:
                 self._keep(place)
                 if local_kind in self._leaves and not self._scope.rules.hides(path, is_dir=False):
-                    self.found.problems.append(in_the_way(path, "is ignored"))
+                    self.found.problems.append(in_the_way(path, "that is ignored."))
             return None
         if local_kind == LINK and self._scope.symlinks == "skip":
             self.found.skipped["links"] += 1
