@@ -380,10 +380,9 @@ class LocalFile:
     def verify(self) -> bytes:
         """The identity to record; TornRead if the file changed since it was opened."""
         now = self._now_ns()
-        after = os.fstat(self._handle)
-        if self._read != self.size or identity(after) != self.identity:
+        if self._read != self.size or identity(os.fstat(self._handle)) != self.identity:
             raise self._torn()
-        return settled(identity(after), now)
+        return settled(self.identity, now)
 
     def close(self) -> None:
         """Close the file."""

@@ -345,20 +345,20 @@ class Session:
             self._lose(error)
 
     def _enqueue(self, talk: Talk, requests: Sequence[Request]) -> None:
-        for slot, request in enumerate(requests):
-            request_id = self._next_id
-            self._next_id += 1
-            content = len(request.data)
-            self._pending[request_id] = (talk, slot, request.kind == wire.CLOSE, content)
-            head = wire.frame(request, request_id)
-            self._outgoing.append(head)
-            self._outgoing_bytes += len(head)
-            self._mutations += request.mutates
-            if content:
-                self._outgoing.append(request.data)
-                self._outgoing_bytes += content
-                self._rations.hold(content)
+        first = self._next_id
+        self._next_id += len(requests)
         self._requests += len(requests)
+        for slot, request in enumerate(requests):
+            kind, _, data, mutates = request
+            content = len(data)
+            self._pending[first + slot] = (talk, slot, kind == wire.CLOSE, content)
+            head = wire.frame(request, first + slot)
+            self._outgoing.append(head)
+            self._outgoing_bytes += len(head) + content
+            self._mutations += mutates
+            if content:
+                self._outgoing.append(data)
+                self._rations.hold(content)
 
     def _finish(self, talk: Talk, result: object, error: BaseException | None) -> None:
         if talk.parent is not None:

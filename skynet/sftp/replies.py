@@ -35,6 +35,7 @@ STATUS_CODES = {
 Named = tuple[bytes, Attrs]
 
 _INT = Struct(">I")
+_HEAD = Struct(">BII")  # type, request id, and the code if it is a status
 _READ_ONLY = 1  # among the flags of `statvfs`
 
 
@@ -80,7 +81,6 @@ class Space(NamedTuple):
 Reply = Status | Handle | Data | Names | Attrs | Extended
 
 DONE = Status(OK, b"")
-_OK_CODE = _INT.pack(OK)
 UNANSWERED: Reply = Status(FAILURE, b"not answered")  # stands for a reply that is still to come
 
 
@@ -127,7 +127,20 @@ def _string(packet: bytes, offset: int) -> tuple[bytes, int]:
     return packet[offset + 4 : end], end
 
 
+# What OpenSSH sends for every file: size, owner, mode and times.
+_USUAL_FLAGS = wire.HAS_SIZE | wire.HAS_OWNER | wire.HAS_MODE | wire.HAS_TIMES
+_USUAL_ATTRS = Struct(">IQIIIII")
+
+
 def _attrs(packet: bytes, offset: int) -> tuple[Attrs, int]:
+    if len(packet) - offset >= _USUAL_ATTRS.size:
+        flags, size, _, _, mode, atime, mtime = _USUAL_ATTRS.unpack_from(packet, offset)
+        if flags == _USUAL_FLAGS:
+            return Attrs(size, mode, atime, mtime), offset + _USUAL_ATTRS.size
+    return _unusual_attrs(packet, offset)
+
+
+def _unusual_attrs(packet: bytes, offset: int) -> tuple[Attrs, int]:
     (flags,) = _unpack(">I", packet, offset)
     offset += 4
     size = mode = atime = mtime = None
@@ -153,11 +166,6 @@ def _skip_extended(packet: bytes, offset: int) -> int:
     for _ in range(2 * count):  # ends at the packet's end at the latest: _string checks it
         _, offset = _string(packet, offset)
     return offset
-
-
-# What OpenSSH sends for every name: size, owner, mode and times.
-_USUAL_FLAGS = wire.HAS_SIZE | wire.HAS_OWNER | wire.HAS_MODE | wire.HAS_TIMES
-_USUAL_ATTRS = Struct(">IQIIIII")
 
 
 def _names(packet: bytes) -> Names:
@@ -195,10 +203,12 @@ def _unusual_names(packet: bytes, count: int) -> Names:
 
 def parse_reply(packet: bytes) -> tuple[int, Reply]:
     """(request id, reply) of one packet without its length field."""
+    if len(packet) >= _HEAD.size:  # nearly all that comes are statuses, and nearly all of them OK
+        kind, request_id, code = _HEAD.unpack_from(packet)
+        if kind == _STATUS and code == OK:
+            return request_id, DONE
     kind, request_id = _unpack(">BI", packet, 0)
     if kind == _STATUS:
-        if packet[5:9] == _OK_CODE:
-            return request_id, DONE
         (code,) = _unpack(">I", packet, 5)
         # Version 3 requires a message; some servers leave it out.
         message = _string(packet, 9)[0] if len(packet) > 9 else b""

@@ -75,8 +75,8 @@ def init() -> bytes:
 
 def frame(request: Request, request_id: int) -> bytes:
     """All of a request but its `data`, which must follow."""
-    length = 5 + len(request.body) + len(request.data)
-    return _HEADER.pack(length, request.kind, request_id) + request.body
+    kind, body, data, _ = request
+    return _HEADER.pack(5 + len(body) + len(data), kind, request_id) + body
 
 
 def open_file(path: bytes, flags: int, attrs: Attrs = NO_ATTRS) -> Request:
