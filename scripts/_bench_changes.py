@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
-from _bench_items import KIB, MIB, Change
+from _bench_work import KIB, MIB, Change
 
 EDIT_SIZE = 4 * KIB
 INSERT_SIZE = 1000

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from _bench_items import SKYNET
 from _bench_report import Result, seconds_text, spread
+from _bench_work import SKYNET
 
 WIDTH = 720  # all lengths in pixels
 BARS_LEFT = 80

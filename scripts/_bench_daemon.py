@@ -17,8 +17,8 @@ from random import Random
 from typing import BinaryIO, NamedTuple
 
 from _bench_data import walk_files
-from _bench_items import MIB, BenchError, Watch
 from _bench_link import descendants
+from _bench_work import MIB, BenchError, Watch
 
 # All in seconds.
 PATIENCE = 600.0  # for anything to become visible, or for a daemon to come to rest

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from _bench_items import MIB, Batch, BenchError
+from _bench_work import MIB, Batch, BenchError
 
 OLDEST_MTIME = 1_600_000_000  # long past, so that no tool doubts a file for being new
 RESERVED = ".skynet"  # what skynet keeps for itself in a target

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from _bench_items import BenchError
+from _bench_work import BenchError
 
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from _bench_items import COMMIT_REQUESTS, ITEMS, PEERS, Item
+from _bench_items import COMMIT_REQUESTS, ITEMS
+from _bench_work import PEERS, Item
 
 DESCRIPTION = """\
 Time skynet beside rsync, rclone, sftp and lftp, each doing the same work in the same run.
@@ -39,6 +40,9 @@ Of the watch items, seconds are those until the new files are visible on the ser
 median of them all where they come one by one, the last where they come at once); memory is that of
 the watching process alone, and what is on the wire begins when it has come to rest. "once" is
 `skynet sync --once` of the same files. lsyncd gets a delay of 1 s.
+
+With a limit, rsync gets the same one, and the rate is read four times a second in the proxy: all
+that goes both ways, over every minute between the first and the last hundredth of the data.
 
 rsync gets -a, and -W for one large file, or --no-W --delete where a change is synced; rclone
 --sftp-disable-hashcheck and 16 transfers; sftp put -rp; lftp mirror -R. Before a change both sides

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from _bench_items import SKYNET, Bar, Item
+from _bench_work import SKYNET, Bar, Item
 
 Outcome = Literal["ok", "timeout", "failed"]
 
@@ -19,6 +19,7 @@ class Sample:
 
     seconds: for a "timeout", when it was stopped. memory_is_bound: the true peak may be lower.
     sent_bytes: content of files; it, renames, operations and requests are skynet's own figures.
+    strayed: how far from its limit the rate was, at worst.
     Of a watcher, seconds are the median of many files, and late_seconds their 95th percentile;
     resident: bytes that it holds at the end. remark: what else is worth knowing.
     """
@@ -37,6 +38,7 @@ class Sample:
     operations: int | None = None
     late_seconds: float | None = None
     resident: int | None = None
+    strayed: float | None = None
     message: str = ""
     remark: str = ""
 
@@ -115,6 +117,13 @@ HEADINGS = (
     "operations",
     "requests",
 )
+
+
+def progress(sample: Sample, rounds: int) -> str:
+    """The line that says of a turn that it has ended."""
+    seconds = {"ok": "", "timeout": "  stopped", "failed": f"  failed: {sample.message}"}
+    took = f"{sample.seconds:8.2f} s{seconds[sample.outcome]}"
+    return f"  round {sample.round} of {rounds}  {sample.tool:8}{took}"
 
 
 def item_text(result: Result, is_full_size: bool) -> str:
@@ -209,6 +218,8 @@ def bar_text(result: Result, bar: Bar) -> str:
             shown = f"{figure:,.0f}"
         case "load":
             shown = f"{figure:.5f}"
+        case "strayed":
+            shown = f"{figure:.1%}"
         case _:
             shown = f"{figure:.3f}"
     return f"{asked}: {'met' if figure <= bar.limit else 'MISSED'}, {shown}"
@@ -231,6 +242,8 @@ def _asked(bar: Bar) -> str:
             return f"{bar.limit:g} of a processor"
         case "wire":
             return f"{bytes_text(bar.limit)} on the wire"
+        case "strayed":
+            return f"{bar.limit:.0%} from the limit over any minute"
         case "resident":
             return f"{bytes_text(bar.limit)} of memory in the end"
         case "memory" | "content":
@@ -276,6 +289,8 @@ def bar_figure(result: Result, bar: Bar) -> float | None:
             return _most([each.resident for each in samples])
         case "wire":
             return _most([each.wire_bytes for each in samples])
+        case "strayed":
+            return _most([each.strayed for each in samples])
 
 
 def _middle(figures: Sequence[float]) -> float | None:

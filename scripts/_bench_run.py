@@ -15,10 +15,10 @@ from typing import Any
 from _bench_changes import make_change
 from _bench_daemon import Scene, memory, processor_seconds, until_at_rest, watched
 from _bench_data import Tally, ensure_data, require_same, warm
-from _bench_items import CUT_AT, ONCE, SKYNET, BenchError, Item
 from _bench_link import Network
 from _bench_options import Options
-from _bench_report import Outcome, Result, Sample
+from _bench_pace import Readings, strayed
+from _bench_report import Outcome, Result, Sample, progress
 from _bench_tools import (
     COMMANDS,
     Access,
@@ -31,6 +31,7 @@ from _bench_tools import (
     skynet_daemon,
     skynet_plan,
 )
+from _bench_work import CUT_AT, ONCE, SKYNET, BenchError, Item
 
 ROOT = Path(__file__).resolve().parent.parent
 SKYNET_SECONDS = 3600.0  # for one run; a hung one must still end
@@ -73,6 +74,8 @@ class Bench:
             match item.kind:
                 case "first":
                     return self._first(item)
+                case "limited":
+                    return self._limited(item)
                 case "unchanged":
                     return self._unchanged(item)
                 case "changed":
@@ -97,6 +100,23 @@ class Bench:
         def turn(tool: str, number: int) -> Sample:
             self._clear()
             return self._verified(self._sync(item, tool, number, job), job, expected)
+
+        return self._rounds(item, turn)
+
+    def _limited(self, item: Item) -> Result:
+        """A first sync during which it is read again and again how much has moved."""
+        source = ensure_data(self._data, item.batches)
+        expected = warm(source)
+        job = Job(source, self._target, rate=item.rate)
+
+        def turn(tool: str, number: int) -> Sample:
+            self._clear()
+            readings = Readings(self._counter(item))
+            sample = self._sync(item, tool, number, job, readings.look)
+            off = strayed(readings.taken, item.rate, item.size)
+            remark = "" if off is None else f"at most {off:.1%} from the limit over any minute"
+            sample = dataclasses.replace(sample, strayed=off, remark=remark)
+            return self._verified(sample, job, expected)
 
         return self._rounds(item, turn)
 
@@ -170,12 +190,7 @@ class Bench:
         source = ensure_data(self._data, item.batches)
         expected = warm(source)
         job = Job(source, self._target, item.is_single_file)
-        link = self._network.link(item.rtt_ms)
-
-        def moved() -> int:
-            count = link.moved()
-            assert count is not None, "the items that resume have a delay, and so a proxy"
-            return count
+        moved = self._counter(item)
 
         def turn(tool: str, number: int) -> Sample:
             self._clear()
@@ -191,6 +206,17 @@ class Bench:
             return dataclasses.replace(sample, wire_bytes=moved() - begun)
 
         return self._rounds(item, turn)
+
+    def _counter(self, item: Item) -> Callable[[], int]:
+        """What counts the bytes on the way to the server of an item that has a delay."""
+        link = self._network.link(item.rtt_ms)
+
+        def moved() -> int:
+            count = link.moved()
+            assert count is not None, "this item has a delay, and so a proxy"
+            return count
+
+        return moved
 
     def _startup(self, item: Item) -> Result:
         command = Command([str(self._python), "-m", "skynet", "--version"])
@@ -273,8 +299,15 @@ class Bench:
             tools = [tool for tool in tools if tool not in lost]
         return Result(item, tuple(samples))
 
-    def _sync(self, item: Item, tool: str, number: int, job: Job) -> Sample:
-        """One measured sync over the item's link."""
+    def _sync(
+        self,
+        item: Item,
+        tool: str,
+        number: int,
+        job: Job,
+        is_enough: Callable[[], bool] | None = None,
+    ) -> Sample:
+        """One measured sync over the item's link. is_enough: asked every moment meanwhile."""
         access, link = self._access(item.rtt_ms), self._network.link(item.rtt_ms)
         if tool == SKYNET:
             command, seconds = skynet(self._python, self._state, access, job), SKYNET_SECONDS
@@ -283,7 +316,7 @@ class Bench:
             seconds = self._options.peer_timeout * item.patience
         os.sync()  # what the last turn left to write is not for this one to wait for
         before = link.moved()
-        usage = self._meter.run(command, seconds)
+        usage = self._meter.run(command, seconds, is_enough)
         after = link.moved()
         self._network.settle()
         sample = self._sample(tool, number, usage)
@@ -360,9 +393,3 @@ def outcome_of(usage: Usage) -> Outcome:
 def rotated(tools: Sequence[str], number: int) -> list[str]:
     start = number % len(tools) if tools else 0
     return [*tools[start:], *tools[:start]]
-
-
-def progress(sample: Sample, rounds: int) -> str:
-    seconds = {"ok": "", "timeout": "  stopped", "failed": f"  failed: {sample.message}"}
-    took = f"{sample.seconds:8.2f} s{seconds[sample.outcome]}"
-    return f"  round {sample.round} of {rounds}  {sample.tool:8}{took}"

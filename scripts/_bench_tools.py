@@ -46,6 +46,7 @@ class Job(NamedTuple):
     """One sync: the files of `source` shall be in `target`, a path on the server.
 
     is_update: an older state of them is there, and what is gone shall go there too.
+    rate: bytes a second that may be sent, 0 for any number.
     """
 
     source: Path
@@ -53,6 +54,12 @@ class Job(NamedTuple):
     is_single_file: bool = False
     audit: bool = True
     is_update: bool = False
+    rate: int = 0
+
+    @property
+    def limit(self) -> list[str]:
+        """The option that skynet and rsync share, in KiB a second."""
+        return [f"--bwlimit={self.rate // 1024}k"] if self.rate else []
 
 
 class Command(NamedTuple):
@@ -80,7 +87,8 @@ def rsync(access: Access, job: Job) -> Command:
     update = ["--no-W", "--delete"] if job.is_update else []
     whole = ["-W"] if job.is_single_file else []
     target = f"{access.user}@{HOST}:{job.target}/"
-    return Command(["rsync", "-a", *update, *whole, "-e", shell, f"{job.source}/", target])
+    options = [*update, *whole, *job.limit]
+    return Command(["rsync", "-a", *options, "-e", shell, f"{job.source}/", target])
 
 
 def rclone(access: Access, job: Job) -> Command:
@@ -152,7 +160,7 @@ VERSION_WORDS = {
 
 def skynet(python: Path, state: Path, access: Access, job: Job) -> Command:
     """One cycle, reported as JSON. What skynet knows of the mirror is in `state`."""
-    return _skynet(python, ["sync", "--once", *_terms(job)], state, access, job)
+    return _skynet(python, ["sync", "--once", *_terms(job), *job.limit], state, access, job)
 
 
 def skynet_plan(python: Path, state: Path, access: Access, job: Job) -> Command:

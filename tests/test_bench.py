@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from _bench_chart import BARS_WIDTH, chart
 from _bench_data import ensure_data, require_same, tally, warm
-from _bench_items import (
-    COMMIT_REQUESTS,
-    ITEMS,
-    MIB,
-    ONCE,
-    PEERS,
-    Bar,
-    Batch,
-    BenchError,
-    Change,
-    Item,
-)
+from _bench_items import COMMIT_REQUESTS, ITEMS
 from _bench_options import parse_options
+from _bench_pace import Reading, strayed
 from _bench_report import Outcome, Result, Sample, bar_text, item_text, ratio, result_json, table
 from _bench_tools import COMMANDS, Access, Job, skynet, skynet_plan, tool_environment
+from _bench_work import MIB, ONCE, PEERS, Bar, Batch, BenchError, Change, Item
 
 from tests import test_request_counts
 
@@ -156,6 +149,40 @@ def test_the_requests_of_a_commit_are_those_that_a_cycle_makes() -> None:
 def test_a_bound_can_meet_a_bar_but_not_miss_it() -> None:
     assert "met, 0.020" in bar_text(result(*STOPPED), Bar("ratio", 0.02, ("lftp",)))
     assert "not measured" in bar_text(result(*STOPPED), Bar("ratio", 0.01, ("lftp",)))
+
+
+# --- the rate of a sync that is limited
+
+
+def at_rate(seconds: int, rate: Callable[[int], int]) -> list[Reading]:
+    """A reading each second; rate(n): the bytes that move in the n-th second."""
+    moved = accumulate(map(rate, range(seconds)), initial=0)
+    return [Reading(float(second), count) for second, count in enumerate(moved)]
+
+
+def test_the_rate_of_the_worst_minute_counts() -> None:
+    assert strayed(at_rate(100, lambda _: 50), 50, 5000) == 0
+    slow_for_a_moment = at_rate(100, lambda n: 20 if 40 <= n < 50 else 50)
+    assert strayed(slow_for_a_moment, 50, 4700) == pytest.approx(0.1)
+    fast_for_a_moment = at_rate(100, lambda n: 80 if 40 <= n < 50 else 50)
+    assert strayed(fast_for_a_moment, 50, 5300) == pytest.approx(0.1)
+
+
+def test_what_is_not_sending_does_not_count() -> None:
+    connecting_sending_recording = at_rate(140, lambda n: 50 if 20 <= n < 120 else 0)
+    assert strayed(connecting_sending_recording, 50, 5000) == 0
+
+
+def test_less_than_a_minute_tells_nothing_of_a_minute() -> None:
+    assert strayed(at_rate(59, lambda _: 50), 50, 2950) is None
+    assert strayed([], 50, 2950) is None
+
+
+def test_a_bar_on_the_rate_says_how_far_it_was_off() -> None:
+    off = Sample("skynet", 1, "ok", 80.0, 1.0, MIB, strayed=0.042)
+    assert bar_text(result(off), Bar("strayed", 0.1)) == (
+        "at most 10% from the limit over any minute: met, 4.2%"
+    )
 
 
 # --- text and JSON
@@ -301,6 +328,7 @@ def test_items_name_peers_that_exist_and_bars_that_can_be_judged() -> None:
         assert all(set(bar.peers) <= set(item.peers) for bar in item.bars)
         assert (item.change is not None) == (item.kind in ("changed", "plan"))
         assert (item.watch is not None) == (item.kind == "watch")
+        assert bool(item.rate) == (item.kind == "limited")
     assert {item.change for item in ITEMS} - {None} == set(get_args(Change))
 
 
@@ -330,6 +358,13 @@ def test_skynet_gets_a_quoted_url_and_audits_unless_told() -> None:
     assert "--audit" in words
     trusting = skynet(Path("/python"), Path("/state"), ACCESS, JOB._replace(audit=False)).words
     assert "--no-audit" in trusting
+
+
+def test_a_limit_is_the_same_for_both() -> None:
+    job = JOB._replace(rate=10 * MIB)
+    assert "--bwlimit=10240k" in COMMANDS["rsync"](ACCESS, job).words
+    assert "--bwlimit=10240k" in skynet(Path("/python"), Path("/state"), ACCESS, job).words
+    assert not [word for word in COMMANDS["rsync"](ACCESS, JOB).words if "bwlimit" in word]
 
 
 def test_an_update_is_compared_and_removes_what_is_gone() -> None:

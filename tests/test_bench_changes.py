@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from _bench_changes import make_change
 from _bench_data import ensure_data
-from _bench_items import ITEMS, KIB, MIB, Batch, Change, Item
+from _bench_items import ITEMS
+from _bench_work import KIB, MIB, Batch, Change, Item
 
 ONE_LARGE = (Batch("large", 1, MIB, MIB),)
 TWO_LARGE = (Batch("large", 2, MIB, MIB),)

@@ -21,7 +21,7 @@ from _bench_daemon import (
     watched,
 )
 from _bench_data import ensure_data, require_same, tally
-from _bench_items import ITEMS, KIB, MIB, Bar, Batch, BenchError, Item, Watch
+from _bench_items import ITEMS
 from _bench_link import Link, Network
 from _bench_options import parse_options
 from _bench_report import Result, Sample, bar_text, item_text
@@ -35,6 +35,7 @@ from _bench_tools import (
     sftp,
     skynet_daemon,
 )
+from _bench_work import KIB, MIB, Bar, Batch, BenchError, Item, Watch
 
 from tests.support.sshd import find_program
 
