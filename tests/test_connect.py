@@ -12,13 +12,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import paramiko  # type: ignore[import-untyped]  # paramiko ships no types
 import pytest
 
 from skynet.errors import ConnectError, HostKeyError, LinkLost, ProtocolError
 from skynet.sftp.connect import Connection, Endpoint, connect, is_trusted, scan_host_key, trust
 from skynet.sftp.credentials import NOBODY
-from skynet.sftp.transport import LOOK_SECONDS, SshTransport
+from skynet.sftp.transport import LOOK_SECONDS, Packetizer, SshTransport
 from tests.support.persons import Person
 from tests.support.sshd import Sshd, free_port, make_key, running_sshd
 
@@ -156,7 +155,7 @@ def test_a_long_transfer_survives_rekeying(tmp_path: Path, data: type) -> None:
 
 
 def test_a_rekey_of_our_own_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paramiko.packet.Packetizer, "REKEY_BYTES", 1 << 19)
+    monkeypatch.setattr(Packetizer, "REKEY_BYTES", 1 << 19)
     received = 0
     with (
         running_sshd(tmp_path / "sshd", "LogLevel DEBUG1", subsystem="/bin/cat") as sshd,
@@ -169,6 +168,17 @@ def test_a_rekey_of_our_own_is_survived(tmp_path: Path, monkeypatch: pytest.Monk
             received += len(stream.recv(1 << 18))
         sender.join()
         assert sshd.log.count("SSH2_MSG_KEXINIT received") > 2
+
+
+@pytest.mark.parametrize(
+    ("cipher", "after"), [("aes128-gcm@openssh.com", 1 << 32), ("3des-cbc", 1 << 29)]
+)
+def test_keys_last_as_long_as_their_cipher_allows(tmp_path: Path, cipher: str, after: int) -> None:
+    with (
+        running_sshd(tmp_path / "sshd", f"Ciphers {cipher}") as sshd,
+        closing(opened(sshd.endpoint())) as connection,
+    ):
+        assert after == connection._transport.packetizer.REKEY_BYTES  # type: ignore[attr-defined]
 
 
 def test_abort_frees_a_blocked_recv_with_its_reason(sshd: Sshd) -> None:

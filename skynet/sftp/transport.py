@@ -1,7 +1,8 @@
 """paramiko's transport, adapted to servers as they are, and to long links.
 
-Reading is bounded, AES-GCM comes first, the login service is asked for once, a rekey may take long,
-and what opens an SFTP channel does not wait for the answer to the subsystem's request.
+Reading is bounded, AES-GCM comes first, the login service is asked for once, a rekey is rare and
+may take long, and what opens an SFTP channel does not wait for the answer to the subsystem's
+request.
 
 These classes override parts of paramiko that have no public name; look at them whenever its
 version is raised. Only `connect` uses them.
@@ -32,6 +33,10 @@ MAX_GREETING_BYTES = 16 * 2**10
 # On a slow link the answer to a rekey stands behind megabytes that are on their way. paramiko's
 # own 30 s broke long uploads; a link that is really dead is noticed by others before this.
 REKEY_SECONDS = 300.0
+# Each rekey stops an upload for some round trips. This is a sixteenth of what RFC 4344 allows a
+# cipher with blocks of so many bytes (2**32 blocks, of which OpenSSH makes full use).
+REKEY_BYTES = 4 * 2**30
+REKEY_BLOCK_BYTES = 16
 # How often the thread that reads looks whether it is to end, when nothing comes.
 # paramiko's own 0.1 s were more than half of what an idle daemon took.
 LOOK_SECONDS = 1.0
@@ -73,11 +78,27 @@ class Buffered:
 
 
 class Packetizer(paramiko.packet.Packetizer):  # type: ignore[misc]  # the base is untyped
-    """Bounds what is read: the greeting as a whole, then each packet."""
+    """Bounds what is read: the greeting as a whole, then each packet. Rekeys no sooner than due."""
+
+    REKEY_BYTES = REKEY_BYTES
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock)
         self.greeting = b""
+
+    def set_outbound_cipher(self, *, block_size: int, **settings: Any) -> None:
+        """What is sent from now on; block_size in bytes."""
+        self._note_blocks(block_size)
+        super().set_outbound_cipher(block_size=block_size, **settings)
+
+    def set_inbound_cipher(self, *, block_size: int, **settings: Any) -> None:
+        """What is received from now on; block_size in bytes."""
+        self._note_blocks(block_size)
+        super().set_inbound_cipher(block_size=block_size, **settings)
+
+    def _note_blocks(self, block_size: int) -> None:
+        if block_size < REKEY_BLOCK_BYTES:
+            self.REKEY_BYTES = super().REKEY_BYTES
 
     def _read_timeout(self, timeout: float) -> bytes:
         data: bytes = super()._read_timeout(timeout)
