@@ -83,7 +83,7 @@ class Mirror:
     verify_patches: Literal["size", "read-back"] = "size"
     watch: Literal["auto", "native", "poll", "off"] = "auto"
     max_delete: MaxDelete = field(default_factory=MaxDelete)
-    channels: int = 8
+    channels: int = 9
     bwlimit: Bandwidth = UNLIMITED
     settle: float = 2.0
     settle_max: float = 300.0

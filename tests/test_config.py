@@ -95,7 +95,7 @@ def test_a_short_file_has_the_documented_defaults(load: Load, work: Path, tmp_pa
             trash_days=7,
             verify_patches="size",
             max_delete=MaxDelete(0.5, 1000),
-            channels=8,
+            channels=9,
             state_dir=tmp_path / "user" / "state" / "skynet",
         )
     ]
