@@ -65,10 +65,13 @@ def trust(target: str, fingerprint: str, known_hosts: Path | None, face: Face) -
         server = endpoint(parse_server(target), Login(known_hosts=known_hosts))
         key = connect.scan_host_key(server, prompter=face, environ=os.environ)
         face.say([f"{key.name} has the {key.key_type} key {key.fingerprint}"])
-        if connect.is_trusted(server, key):
+        is_trusted = connect.is_trusted(server, key)
+        _expect_fingerprint(key.fingerprint, fingerprint, is_trusted=is_trusted)
+        if is_trusted:
             face.say(["It is trusted already."])
             return ExitCode.IN_SYNC
-        _expect_agreement(key.fingerprint, fingerprint, face)
+        if not fingerprint:
+            _expect_agreement(face)
         face.say([f"Trusted from now on, in {connect.trust(server, key)}."])
     except SkynetError as error:
         return face.fail(error)
@@ -229,16 +232,20 @@ def _tell(
     face.error(f"{mirror}: {error}" if mirror else str(error))
 
 
-def _expect_agreement(shown: str, expected: str, face: Face) -> None:
-    """HostKeyError unless the key shown is the expected one, or a person agrees to it."""
-    if expected and expected != shown:
-        raise HostKeyError(
-            f"The server's key is {shown}, not {expected}. It is not trusted. "
-            "Ask the server's administrator which one is right.",
-            "other-fingerprint",
-        )
-    if expected:
+def _expect_fingerprint(shown: str, expected: str, *, is_trusted: bool) -> None:
+    """HostKeyError if a fingerprint is expected, and the key has another one."""
+    if expected in ("", shown):
         return
+    raise HostKeyError(
+        f"The server's key is {shown}, not {expected}. "
+        + ("Yet it is trusted already. " if is_trusted else "It is not trusted. ")
+        + "Ask the server's administrator which one is right.",
+        "other-fingerprint",
+    )
+
+
+def _expect_agreement(face: Face) -> None:
+    """HostKeyError unless a person agrees to the key that was shown."""
     agreed = face.confirm("Is that the fingerprint the server's administrator told you?")
     if agreed is None:
         raise HostKeyError(

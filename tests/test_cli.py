@@ -84,6 +84,19 @@ def test_a_key_with_another_fingerprint_is_not_trusted(server: Server, tmp_path:
     assert not known_hosts.exists()
 
 
+def test_a_fingerprint_is_compared_also_with_a_key_that_is_trusted(
+    server: Server, tmp_path: Path
+) -> None:
+    known_hosts = tmp_path / "known"
+    known_hosts.write_text(server["known_hosts"] + "\n")
+    call = ["trust", server["url"], "--known-hosts", known_hosts, "--fingerprint"]
+    assert "trusted already" in skynet(*call, server["fingerprint"]).out
+    result = skynet(*call, "SHA256:" + "A" * 43)
+    assert result.code == 3
+    assert f"The server's key is {server['fingerprint']}, not SHA256:AAA" in result.err
+    assert "Yet it is trusted already" in result.err
+
+
 def test_a_key_is_not_trusted_when_nobody_can_be_asked(server: Server, tmp_path: Path) -> None:
     result = skynet("trust", server["url"], "--known-hosts", tmp_path / "known")
     assert result.code == 3
