@@ -27,6 +27,8 @@ from skynet.cli_options import (
     StateDir,
     TargetUrl,
     Verbose,
+    given_path,
+    path_option,
 )
 from skynet.cli_service import service
 from skynet.errors import ExitCode
@@ -80,9 +82,7 @@ def sync(
     approve: Annotated[str, typer.Option(help="Carry out a held plan with this hash.")] = "",
     plan: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, help="Carry out exactly the plan saved in this file, or nothing."
-        ),
+        path_option(text="Carry out exactly the plan saved in this file, or nothing."),
     ] = None,
     audit: Audit = None,
     adopt: Adopt = None,
@@ -140,9 +140,7 @@ def plan(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, help="Save the plan in this file, for `sync --once --plan FILE`."
-        ),
+        path_option(text="Save the plan in this file, for `sync --once --plan FILE`."),
     ] = None,
     audit: Audit = None,
     adopt: Adopt = None,
@@ -190,17 +188,17 @@ def trust(
 
 @app.command()
 def serve(
-    directory: Annotated[Path, typer.Argument(readable=False, help="The directory to serve.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(parser=given_path, metavar="{directory}", help="The directory to serve."),
+    ],
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
     user: Annotated[str, typer.Option(help="The only login name.")] = "skynet",
-    authorized_keys: Annotated[
-        Path | None, typer.Option(readable=False, help="Keys that may log in.")
-    ] = None,
+    authorized_keys: Annotated[Path | None, path_option(text="Keys that may log in.")] = None,
     password_file: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="File with the password; else one is made up."),
+        Path | None, path_option(text="File with the password; else one is made up.")
     ] = None,
     state_dir: StateDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Announce as one JSON object.")] = False,
@@ -232,14 +230,11 @@ def guide(
 
 
 def main() -> None:
-    """Run a command and exit with its code."""
+    """Run a command and exit with its code, or KeyboardInterrupt."""
     sys.stdout, sys.stderr = outlet(sys.stdout), outlet(sys.stderr)
     gc.set_threshold(COLLECT_AFTER)
     try:
         app()
-    except KeyboardInterrupt:
-        sys.stderr.write("skynet: interrupted.\n")
-        sys.exit(ExitCode.INTERRUPTED)
     except SystemExit as end:
         lost = loss(sys.stdout)
         if not lost:

@@ -22,6 +22,7 @@ from skynet.cli_options import (
     Source,
     StateDir,
     TargetUrl,
+    path_option,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def daemon(
     names: Names = None,
     *,
     log_file: Annotated[
-        Path | None, typer.Option(readable=False, help="Log to this file too; it stays small.")
+        Path | None, path_option(text="Log to this file too; it stays small.")
     ] = None,
     config: ConfigFile = None,
     source: Source = None,

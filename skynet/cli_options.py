@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
-def _named(path: str) -> Path:
+def given_path(text: str) -> Path:
     """The path; an empty one, as of a variable that is not set, would be where we are."""
-    if not path:
-        raise typer.BadParameter("it is empty; write . for the working directory.")
-    return Path(path)
+    if not text:
+        raise typer.BadParameter("it is empty. Give a path, as . for the working directory.")
+    return Path(text)
 
 
-# readable=False: typer would complain of a path in its own words; the rooms below have better ones.
+def path_option(*names: str, text: str) -> Any:
+    """An option that takes a path. What is wrong with what is there is told by the rooms below."""
+    return typer.Option(*names, parser=given_path, metavar="<path>", help=text)
+
+
 Names = Annotated[
     list[str] | None,
     typer.Argument(
@@ -23,28 +27,21 @@ Names = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("-c", "--config", readable=False, help="Read mirrors from this file.")
+    Path | None, path_option("-c", "--config", text="Read mirrors from this file.")
 ]
-Source = Annotated[
-    Path | None,
-    typer.Option(parser=_named, metavar="<path>", help="Local directory, without skynet.toml."),
-]
+Source = Annotated[Path | None, path_option(text="Local directory, without skynet.toml.")]
 TargetUrl = Annotated[
     str | None, typer.Option("--target", help="sftp://[user@]host[:port]/path, with --source.")
 ]
-Identity = Annotated[
-    Path | None, typer.Option(readable=False, help="Log in with this private key only.")
-]
-KnownHosts = Annotated[Path | None, typer.Option(readable=False, help="File of trusted host keys.")]
+Identity = Annotated[Path | None, path_option(text="Log in with this private key only.")]
+KnownHosts = Annotated[Path | None, path_option(text="File of trusted host keys.")]
 CompleteSync = Annotated[
     bool | None,
     typer.Option(
         "--complete-sync/--no-complete-sync", help="Delete on the remote what is gone here."
     ),
 ]
-StateDir = Annotated[
-    Path | None, typer.Option(readable=False, help="Where skynet keeps what it can rebuild.")
-]
+StateDir = Annotated[Path | None, path_option(text="Where skynet keeps what it can rebuild.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for each mirror.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but what is wrong.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show every operation.")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from skynet.cli import app
 from tests.support.command import DEADLINE, command_line, environment, serving, skynet
@@ -31,6 +32,28 @@ def test_the_help_of_a_command_is_whole(name: str) -> None:
     assert result.code == 0
     for text in [COMMANDS[name].help, *(each.help for each in COMMANDS[name].params if each.help)]:
         assert squeezed(text) in squeezed(result.out)
+
+
+def paths_of(command: Any) -> list[str]:
+    """What a command is given that is a path: its options, and "" for an argument."""
+    taken = [each for each in command.params if each.type.name in ("path", "given_path")]
+    return [each.opts[0] if each.param_type_name == "option" else "" for each in taken]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "service install"])
+def test_an_empty_path_is_refused_and_not_where_we_are(name: str, tmp_path: Path) -> None:
+    """As `--state-dir "$STATE"` is, if that variable is not set."""
+    first, *more = name.split()
+    command = COMMANDS[first].commands[more[0]] if more else COMMANDS[first]
+    for option in paths_of(command):
+        given = [option, ""] if option else [""]
+        result = CliRunner().invoke(app, [first, *more, *given])
+        assert (result.exit_code, "it is empty" in result.output) == (2, True), (name, option)
+
+
+def test_the_paths_of_commands_are_found() -> None:
+    assert paths_of(COMMANDS["serve"])[0] == ""
+    assert {"--plan", "-c", "--state-dir"} <= {*paths_of(COMMANDS["sync"])}
 
 
 @posix_only
