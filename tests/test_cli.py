@@ -17,6 +17,7 @@ from tests.support.sshd import make_key, running_sshd
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals or an sshd")
 SECRET = "open-sesame-4711"
+PASSPHRASE = "hocus-pocus-4712"  # another, as ssh-keygen is told it where all processes are seen
 
 Server = dict[str, Any]
 
@@ -222,8 +223,10 @@ def everything_written(*places: Path) -> bytes:
 
 
 def assert_nowhere(result: Result, *places: Path) -> None:
-    assert SECRET not in result.text
-    assert SECRET.encode() not in everything_written(*places)
+    written = everything_written(*places)
+    for secret in (SECRET, PASSPHRASE):
+        assert secret not in result.text
+        assert secret.encode() not in written
 
 
 def command_lines() -> str:
@@ -296,18 +299,18 @@ def test_a_password_command_tells_nobody(
 @posix_only
 def test_a_passphrase_is_told_nowhere(source: Path, home: Path, tmp_path: Path) -> None:
     with running_sshd(tmp_path / "sshd") as sshd:
-        key = make_key(tmp_path / "locked_key", passphrase=SECRET)
+        key = make_key(tmp_path / "locked_key", passphrase=PASSPHRASE)
         with sshd.authorized_keys.open("a") as file:
             file.write(key.with_suffix(".pub").read_text())
         arguments: list[str | Path] = [
             *("sync", "--once", "-v", "--source", source, "--target", sshd.url()),
             *("--identity", key, "--known-hosts", sshd.known_hosts, "--state-dir", tmp_path / "s"),
         ]
-        opened = skynet(*arguments, environ={"SKYNET_PASSPHRASE": SECRET})
+        opened = skynet(*arguments, environ={"SKYNET_PASSPHRASE": PASSPHRASE})
         assert opened.code == 0
         assert_nowhere(opened, tmp_path / "s", home, sshd.home)
 
-        wrong = skynet(*arguments, environ={"SKYNET_PASSPHRASE": SECRET + "-wrong"})
+        wrong = skynet(*arguments, environ={"SKYNET_PASSPHRASE": PASSPHRASE + "-wrong"})
         assert wrong.code == 3
         assert "SKYNET_PASSPHRASE" in wrong.err
         assert_nowhere(wrong, tmp_path / "s", home)
