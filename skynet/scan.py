@@ -52,6 +52,7 @@ _SCANS_HANDLES = os.scandir in os.supports_fd
 _TELLS_NAMES = sys.platform == "linux"
 _ROOT_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+_SEPARATOR = os.fsencode(os.sep)
 
 
 class Listing(NamedTuple):
@@ -148,18 +149,22 @@ class Root:
 
     def patterns(self) -> list[str]:
         """The lines of the ignore file at the root, none if there is no such file."""
+        full, content, fault = self._full(IGNORE_FILE), b"", "it is no file"
         try:
-            with open(self._full(IGNORE_FILE), "rb") as file:
-                content = file.read(MAX_IGNORE_FILE + 1)
-        except FileNotFoundError:
-            return []
+            if stat.S_ISREG(os.stat(full).st_mode):  # a pipe would be waited for
+                with open(full, "rb") as file:
+                    content, fault = file.read(MAX_IGNORE_FILE + 1), ""
         except OSError as error:
-            raise SourceError(
-                f"{shown(self._full(IGNORE_FILE))} cannot be read ({error.strerror}); without it "
-                "skynet does not know what to leave out. Make it readable or remove it."
-            ) from None
+            if isinstance(error, FileNotFoundError) and not os.path.islink(full):
+                return []
+            fault = error.strerror or str(error)
         if len(content) > MAX_IGNORE_FILE:
-            raise SourceError(f"{shown(self._full(IGNORE_FILE))} is larger than 1 MiB.")
+            fault = "it is larger than 1 MiB"
+        if fault:
+            raise SourceError(
+                f"{shown(full)} cannot be read ({fault}); without it skynet does not know what to "
+                "leave out. Make it readable or remove it."
+            )
         return parse_ignore_file(content)
 
     def list(self, directory: bytes) -> Listing:
@@ -277,9 +282,6 @@ class Root:
                 return next(found, None) is None
         except OSError:
             return True
-
-
-_SEPARATOR = os.fsencode(os.sep)
 
 
 class _Glanced(NamedTuple):

@@ -91,6 +91,23 @@ def test_ignore_file_that_cannot_be_read_stops_everything(root: Root, file: Path
         root.patterns()
 
 
+@posix_only
+def test_ignore_file_may_be_a_link_but_not_one_that_leads_nowhere(root: Root, file: Path) -> None:
+    ignore = file.with_name(".skynetignore")
+    ignore.symlink_to("rules")
+    with pytest.raises(SourceError, match=r"\.skynetignore cannot be read \(No such file"):
+        root.patterns()
+    file.with_name("rules").write_bytes(b"*.tmp\n")
+    assert root.patterns() == ["*.tmp"]
+
+
+@posix_only
+def test_ignore_file_that_is_a_pipe_is_not_waited_for(root: Root, file: Path) -> None:
+    os.mkfifo(file.with_name(".skynetignore"))
+    with pytest.raises(SourceError, match=r"\.skynetignore cannot be read \(it is no file\)"):
+        root.patterns()
+
+
 # Listings and entries.
 
 
