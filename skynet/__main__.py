@@ -1,5 +1,20 @@
-"""`python -m skynet`: the same as the command `skynet`."""
+"""The command `skynet`, also as `python -m skynet`."""
 
-from skynet.cli import main
+import sys
 
-main()
+from skynet.interrupts import put_off
+
+
+def main() -> None:
+    """Run the command line. It takes a while to load, and Ctrl-C may come before that is done."""
+    try:
+        put_off()
+        from skynet import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # ExitCode.INTERRUPTED, which may not be loaded yet
+
+
+if __name__ == "__main__":
+    main()

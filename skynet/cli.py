@@ -32,6 +32,7 @@ from skynet.cli_options import (
 )
 from skynet.cli_service import service
 from skynet.errors import ExitCode
+from skynet.interrupts import whole
 from skynet.outlet import loss, outlet
 
 # New objects that may form cycles, before such are looked for: at Python's 700, a sync of many
@@ -231,7 +232,7 @@ def guide(
 
 def main() -> None:
     """Run a command and exit with its code, or KeyboardInterrupt."""
-    sys.stdout, sys.stderr = outlet(sys.stdout), outlet(sys.stderr)
+    _open_outlets()
     gc.set_threshold(COLLECT_AFTER)
     try:
         app()
@@ -243,3 +244,8 @@ def main() -> None:
         sys.exit(max(end.code, ExitCode.UNUSABLE) if isinstance(end.code, int) else end.code)
     finally:
         gc.freeze()  # or Python looks for cycles in all that it is about to leave, for 50 ms
+
+
+@whole
+def _open_outlets() -> None:
+    sys.stdout, sys.stderr = outlet(sys.stdout), outlet(sys.stderr)

@@ -19,6 +19,7 @@ from skynet.config import Login, Mirror, Options, check, describe_keys, load_mir
 from skynet.console import Face
 from skynet.cycle import Request
 from skynet.errors import ExitCode, HostKeyError, Interrupted, SkynetError, UsageError
+from skynet.interrupts import whole
 from skynet.monitor import BrokenOff, Event
 from skynet.target import parse_server
 from skynet.wiring import connector, endpoint, serve_options
@@ -204,12 +205,21 @@ def early(connect: Callable[[], Remote], face: Face) -> Iterator[Callable[[], Re
     try:
         made = [connect()]
     finally:
-        loading.join()  # of what is on the disk, so there is an end; and no two threads import
+        _join(loading)
     try:
         yield lambda: made.pop() if made else connect()
     finally:
         for remote in made:
             remote.close()
+
+
+@whole
+def _join(loading: threading.Thread) -> None:
+    """Wait for a thread that imports: no two may do so, nor one while Python ends, or it crashes.
+
+    What it imports is on the disk, so there is an end.
+    """
+    loading.join()
 
 
 def _load(face: Face) -> None:

@@ -58,7 +58,7 @@ HOUSE = """
     service
     bandwidth | units | notify | logs | processors | markup
     target
-    monitor | errors | settling | backoff | lifecycle | outlet
+    monitor | errors | settling | backoff | lifecycle | outlet | interrupts
 """
 
 # The same inside the rooms that are packages; an __init__ may show what any of them offers.
