@@ -122,6 +122,7 @@ def test_a_person_may_take_longer_than_the_server(tmp_path: Path) -> None:
         ("import sys; print('hunter2'); sys.exit(3)", 60.0, "exit code 3"),
         ("pass", 60.0, "no password"),
         ("import time; print('hunter2', flush=True); time.sleep(60)", 0.5, "did not end"),
+        ("while True: print('hunter2')", 60.0, "more than 65536 bytes"),
     ],
 )
 def test_a_failing_password_command_is_explained(code: str, seconds: float, problem: str) -> None:

@@ -18,11 +18,13 @@ from typing import NamedTuple, Protocol
 
 from skynet.errors import AuthError
 from skynet.sftp.endpoint import Endpoint
+from skynet.sftp.waits import bounded
 
 PASSWORD_VARIABLE = "SKYNET_PASSWORD"  # noqa: S105 - the variable's name, not a password
 PASSPHRASE_VARIABLE = "SKYNET_PASSPHRASE"  # noqa: S105 - the variable's name, not a passphrase
 MAX_KEY_BYTES = 64 * 1024
 MAX_PASSWORD_BYTES = 4096
+MAX_COMMAND_BYTES = 64 * 1024  # some print notes below the password
 # A password manager may have to ask a person to unlock it.
 COMMAND_SECONDS = 60.0
 PROMPTS = 3
@@ -237,25 +239,44 @@ def unattended_passwords(endpoint: Endpoint, environ: Mapping[str, str]) -> Iter
 def run_password_command(argv: tuple[str, ...], seconds: float = COMMAND_SECONDS) -> str:
     """The first line that a program prints. Its stderr is dropped: it might hold the password."""
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own command, without a shell
+        process = subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
             argv,
+            bufsize=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=seconds,
-            check=False,
         )
     except OSError as error:
         raise _bad_command(argv, f"could not be started ({error.strerror})") from error
-    except subprocess.TimeoutExpired:
-        # The exception would carry what was printed so far, which may be the password.
+    try:
+        output = bounded(lambda: _output_of(process), seconds)
+    except TimeoutError:
         raise _bad_command(argv, f"did not end within {seconds:g} s") from None
-    if done.returncode != 0:
-        raise _bad_command(argv, f"failed with exit code {done.returncode}")
-    password = _first_line(done.stdout)
+    finally:
+        process.kill()
+        process.wait()
+    if len(output) > MAX_COMMAND_BYTES:
+        raise _bad_command(argv, f"printed more than {MAX_COMMAND_BYTES} bytes")
+    if process.returncode != 0:
+        raise _bad_command(argv, f"failed with exit code {process.returncode}")
+    password = _first_line(output)
     if not password:
         raise _bad_command(argv, "printed no password")
     return password
+
+
+def _output_of(process: subprocess.Popen[bytes]) -> bytes:
+    """All that it prints until it ends; or so much that it is too much, while it goes on."""
+    assert process.stdout is not None
+    output = b""
+    with process.stdout as stream:
+        while len(output) <= MAX_COMMAND_BYTES:
+            data = stream.read(MAX_COMMAND_BYTES)
+            if not data:
+                process.wait()
+                break
+            output += data
+    return output
 
 
 def read_password_file(path: Path) -> str:
