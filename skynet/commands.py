@@ -126,7 +126,7 @@ def _run_mirrors(options: Options, request: Request, face: Face, file: Path | No
         if len(mirrors) > 1:
             from skynet.render import headline
 
-            face.say([headline(mirror.name)])
+            face.head(headline(mirror.name))
         code = max(code, _run_mirror(mirror, options, request, face, file))
         if code == ExitCode.INTERRUPTED:
             break

@@ -37,6 +37,7 @@ class Face:
         self.as_json = as_json
         self._quiet = quiet or as_json
         self._watching: Watching | None = None
+        self._unsaid: tuple[str, ...] = ()  # a head that stands above nothing yet
 
     @cached_property
     def _out(self) -> Console:
@@ -57,11 +58,17 @@ class Face:
             for line in lines:
                 self._out.print(line)
 
+    def head(self, line: str) -> None:
+        """What stands above all that is said from now on; if quiet, when there is something."""
+        self._unsaid = (line,) if self._quiet else ()
+        self.say([line])
+
     def insist(self, lines: Iterable[str]) -> None:
         """Lines that are said even when quiet, on standard error if standard output is for JSON."""
         console = self._err if self._quiet else self._out
-        for line in lines:
+        for line in (*self._unsaid, *lines):
             console.print(line)
+        self._unsaid = ()
 
     def error(self, message: str) -> None:
         """A sentence on standard error."""

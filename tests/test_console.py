@@ -33,6 +33,16 @@ def test_quiet_keeps_what_is_insisted_on(capsys: Captured) -> None:
     assert capsys.readouterr() == ("", "held\n")
 
 
+def test_what_is_insisted_on_has_its_head_and_nothing_else_has(capsys: Captured) -> None:
+    face = Face(quiet=True)
+    face.head("fine:")
+    face.say(["nothing to do"])
+    face.head("wrong:")
+    face.insist(["held"])
+    face.insist(["held again"])
+    assert capsys.readouterr() == ("", "wrong:\nheld\nheld again\n")
+
+
 def test_json_has_standard_output_for_itself(capsys: Captured) -> None:
     face = Face(as_json=True)
     face.say(["fine"])
