@@ -11,12 +11,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
 from skynet.config import Mirror
-from skynet.errors import ExitCode
+from skynet.errors import ExitCode, SkynetError
 from skynet.keeper import Keeper, Means
 from skynet.memory import claimed
 from skynet.status import Status
@@ -45,12 +46,13 @@ class Pulse(NamedTuple):
 def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> ExitCode:
     """Keep the mirrors until a signal comes: SIGTERM, or Ctrl-C. A second one exits at once.
 
-    OwnedError names the process that works on one of them already. Returns INTERRUPTED after
-    Ctrl-C.
+    OwnedError names one of them, and the process that works on it already. Returns INTERRUPTED
+    after Ctrl-C.
     """
     with ExitStack() as stack:
         keepers = [
-            Keeper(mirror, stack.enter_context(claimed(mirror)), means) for mirror, means in mirrors
+            Keeper(mirror, stack.enter_context(_claimed(mirror)), means)
+            for mirror, means in mirrors
         ]
         stop = stack.enter_context(_signals())
         threads = [
@@ -66,6 +68,17 @@ def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> Ex
         pulse.stopping(_why(stop.number))
         code = _end(keepers, threads, clock)
         return ExitCode.INTERRUPTED if stop.number == signal.SIGINT else code
+
+
+@contextmanager
+def _claimed(mirror: Mirror) -> Iterator[Path]:
+    """As `claimed`, and an error names the mirror."""
+    with ExitStack() as stack:
+        try:
+            state = stack.enter_context(claimed(mirror))
+        except SkynetError as error:
+            raise type(error)(f"{mirror.name}: {error}", error.code) from error
+        yield state
 
 
 def _end(

@@ -272,7 +272,7 @@ def test_it_can_be_paused_while_it_connects_to_a_silent_server(tmp_path: Path) -
 def test_a_second_daemon_is_refused_and_told_whose_mirror_it_is(house: Household) -> None:
     second = house.run("daemon")
     assert second.code == 5
-    assert str(house.process.pid) in second.text
+    assert f"{house.only.name}: Another skynet (process {house.process.pid}) works" in second.text
     assert house.run("sync", "--once").code == 5
     house.only.put({"new": b"the first goes on"})
     house.finish()
