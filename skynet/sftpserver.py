@@ -81,6 +81,8 @@ class HostKey:
 
 def require_keys(text: str) -> None:
     """Raise ValueError unless the text of an authorized_keys file can let somebody in here."""
+    if not text:  # which the library takes
+        raise ValueError("it is empty")
     asyncssh.import_authorized_keys(text)
     for number, line in enumerate(text.splitlines(), start=1):
         options = line.partition(" ssh-")[0]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from skynet.bandwidth import Bandwidth
 from skynet.config import Login, Mirror, Target
 from skynet.cycle import Surroundings
+from skynet.errors import AuthError, UsageError
 from skynet.monitor import Connected, Monitor, Stage
 from skynet.processors import Processors
 from skynet.state import make_private
@@ -122,11 +123,14 @@ def _pace(bwlimit: Bandwidth) -> Pace | None:
 def serve_options(options: ServeOptions, password_file: Path | None) -> ServeOptions:
     """The options with the password from its file, and the state directory made.
 
-    Raises AuthError for an unfit file.
+    Raises UsageError for an unfit file.
     """
     if password_file is not None:
         from skynet.sftp.credentials import read_password_file
 
-        options = replace(options, password=read_password_file(password_file))
+        try:
+            options = replace(options, password=read_password_file(password_file))
+        except AuthError as error:  # nobody has been refused: it is the option that is wrong
+            raise UsageError(str(error), error.code) from None
     make_private(options.state)
     return options

@@ -112,6 +112,12 @@ def test_a_server_that_cannot_be_served_is_explained(tmp_path: Path) -> None:
     assert "gone: No such file or directory. Name a directory that exists." in result.err
 
 
+def test_a_password_file_that_cannot_be_used_is_a_wrong_option(tmp_path: Path) -> None:
+    result = skynet("serve", tmp_path, "--password-file", tmp_path / "gone")
+    assert result.code == 2
+    assert "gone cannot be read (No such file or directory)" in result.err
+
+
 @posix_only
 def test_serving_for_people_ends_with_an_interrupt(target: Path) -> None:
     with running("serve", target) as process:

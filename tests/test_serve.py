@@ -145,6 +145,7 @@ def test_the_announcement(announced: Announcement) -> None:
         ({"authorized_keys": "missing"}, "Cannot read the authorized keys"),
         ({"authorized_keys": "file"}, "ssh-ed25519 AAAA"),
         ({"authorized_keys": "forced"}, "line 2 forces a command"),
+        ({"authorized_keys": "empty"}, "it is empty"),
         ({"user": ""}, "user name is empty"),
         ({"password": ""}, "password is empty"),
         ({"host": "192.0.2.1"}, "Cannot listen on 192.0.2.1"),
@@ -155,6 +156,7 @@ def test_options_that_cannot_be_served(
     options: ServeOptions, tmp_path: Path, change: dict[str, Any], says: str
 ) -> None:
     (tmp_path / "file").write_text("no key here\n")
+    (tmp_path / "empty").write_text("")
     public = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     (tmp_path / "forced").write_text(f'# a comment\nrestrict,command="internal-sftp" {public}')
     paths = {"directory", "state", "authorized_keys"}
