@@ -74,6 +74,15 @@ def test_targets_in_commands_can_be_used(path: Path) -> None:
         parse_target(url)
 
 
+def test_every_variable_that_skynet_reads_is_told_of() -> None:
+    rooms = GUIDES.parent.rglob("*.py")
+    read = {name for room in rooms for name in re.findall(r"SKYNET_[A-Z_]+", room.read_text())}
+    pages = [GUIDES.parent.parent / "README.md", *GUIDES.glob("*.md")]
+    told = {name for page in pages for name in re.findall(r"SKYNET_[A-Z_]+", page.read_text())}
+    assert read - told == set()
+    assert "SKYNET_CONFIG" in read
+
+
 def test_the_first_guide_has_the_words_for_a_missing_source(tmp_path: Path) -> None:
     rows = (GUIDES / "first-mirror.md").read_text(encoding="utf-8").splitlines()
     [told] = [row.split("|")[1].strip() for row in rows if "Is the disk mounted" in row]
