@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from skynet.errors import ConfigError
+from skynet.target import printable
 from skynet.tree import name
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ STRAY_TEMP = b".skynet-tmp-"  # begins temporary names outside the reserved dire
 PARKED = b".skynet-parked-"  # begins names in the root, while names are exchanged
 IGNORE_FILE = b".skynetignore"
 
+# In brackets, a class as [:digit:] or a backslash: gitignore syntax that the library does not have.
+_NOT_UNDERSTOOD = re.compile(r"(?<!\\)\[[!^]?\]?[^\]]*?(\[:\w+:\]|\\).*\]")
 _IN_TRASH = re.compile(re.escape(RESERVED) + rb"/trash/[0-9A-Za-z-]{1,100}/(.+)", re.DOTALL)
 
 
@@ -45,6 +48,13 @@ def _compiled(lines: list[str], where: str) -> GitIgnoreSpec | None:
     from pathspec import GitIgnoreSpec  # a tenth of the time to start, and most mirrors have none
     from pathspec.patterns.gitignore import GitIgnorePatternError
 
+    for line in lines:
+        if not line.startswith("#") and (found := _NOT_UNDERSTOOD.search(line)):
+            raise ConfigError(
+                f"{where} holds the pattern {printable(line)}. skynet does not understand "
+                f"{printable(found[1])} in brackets, and would leave out other files than are "
+                "meant. Write the characters themselves, as [0-9]."
+            )
     try:
         spec = GitIgnoreSpec.from_lines(lines)
     except (GitIgnorePatternError, ValueError) as error:

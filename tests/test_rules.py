@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,28 @@ from skynet.rules import Rules, colliding, folded, is_reserved, parse_ignore_fil
 )
 def test_gitignore_syntax(patterns: list[str], path: bytes, is_dir: bool, hidden: bool) -> None:
     assert Rules(patterns).hides(path, is_dir=is_dir) is hidden
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        ("[[:digit:]]*.txt", "[:digit:]"),
+        ("a[!x[:space:]]", "[:space:]"),
+        ("[a\\]]", "\\"),
+        ("[]\\-a]", "\\"),
+    ],
+)
+def test_what_is_not_understood_in_brackets_is_refused(pattern: str, what: str) -> None:
+    """As another pattern it would hide other names than are meant."""
+    with pytest.raises(ConfigError, match=re.escape(f"does not understand {what} in brackets")):
+        Rules(["fine", pattern])
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\[:digit:]", r"[a]\ ", r"\[\]", "[]a]", "[:a]", "# [[:digit:]]"]
+)
+def test_other_brackets_are_understood(pattern: str) -> None:
+    Rules([pattern])
 
 
 def test_without_patterns_only_our_own_names_are_hidden() -> None:
