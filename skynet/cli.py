@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -234,6 +235,8 @@ def main() -> None:
     """Run a command and exit with its code, or KeyboardInterrupt."""
     _open_outlets()
     gc.set_threshold(COLLECT_AFTER)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, to those who program with them
     try:
         app()
     except SystemExit as end:

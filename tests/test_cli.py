@@ -134,6 +134,18 @@ def test_serving_for_people_ends_with_an_interrupt(target: Path) -> None:
 # What needs no server.
 
 
+def test_what_a_library_warns_its_users_of_is_not_told(tmp_path: Path) -> None:
+    """As pathspec's pattern for this is: Python may give it another meaning one day."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / ".skynetignore").write_text("[[]draft[]]*\n")
+    (tmp_path / "target").mkdir()
+    with serving(tmp_path / "target") as server:
+        skynet("trust", server["url"], "--fingerprint", server["fingerprint"])
+        password = {"SKYNET_PASSWORD": server["password"]}
+        result = skynet(*mirror(tmp_path / "source", server), environ=password)
+    assert (result.code, result.err) == (0, "")
+
+
 def test_the_version() -> None:
     assert skynet("--version").out == f"skynet {__version__}\n"
 
