@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
@@ -156,14 +156,23 @@ class Face:
         """Whether a person at the terminal agrees; None when there is nobody."""
         if not _is_attended():
             return None
-        return self._out.input(f"{escape(question)} [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            answer = self._out.input(escape(f"{question} [y/N] "))
+        except EOFError:  # Ctrl-D
+            self.say([""])
+            return False
+        return answer.strip().lower() in ("y", "yes")
 
     def secret(self, prompt: str) -> str | None:
-        """Ask a person at the terminal; None when there is nobody (see credentials.Prompter)."""
+        """Ask a person at the terminal; None when there is nobody (see credentials.Prompter).
+
+        None, too, of who does not want to answer and presses Ctrl-D.
+        """
         if not _is_attended():
             return None
-        with self._watching.paused() if self._watching else nullcontext():
+        with self._watching.paused() if self._watching else nullcontext(), suppress(EOFError):
             return getpass(prompt)
+        return None
 
 
 class Watching:

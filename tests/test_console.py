@@ -84,6 +84,34 @@ def test_nobody_is_asked_for_a_secret_without_a_terminal(monkeypatch: pytest.Mon
     assert Face().secret("Password: ") is None
 
 
+class Attended(io.StringIO):
+    """A standard input with a person at it, who types this and then Ctrl-D."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "agrees"),
+    [("y\n", True), (" Yes \n", True), ("\n", False), ("no\n", False), ("", False)],
+)
+def test_a_question_tells_how_to_answer_it(
+    typed: str, agrees: bool, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Attended(typed))
+    assert Face().confirm("Is it [right]?") is agrees
+    assert capsys.readouterr().out.rstrip("\n") == "Is it [right]? [y/N] "
+
+
+def test_who_does_not_want_to_tell_a_secret_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_of_input(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin", Attended())
+    monkeypatch.setattr("skynet.console.getpass", end_of_input)
+    assert Face().secret("Password: ") is None
+
+
 # Watching a cycle.
 
 
