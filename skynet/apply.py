@@ -50,10 +50,14 @@ IsBusy = Callable[[bytes], bool]
 
 
 class Addition(NamedTuple):
-    """A plan that joins one that is being carried out. deltas: of what is patched, by path."""
+    """A plan that joins one that is being carried out. deltas: of what is patched, by path.
+
+    is_anew: whether a path is looked at or tried again, so that no earlier problem of it counts.
+    """
 
     plan: Plan
     deltas: Mapping[bytes, Delta]
+    is_anew: Callable[[bytes], bool]
 
 
 # Asked now and then for more to do, that touches no path that is_busy(path) names.
@@ -278,7 +282,7 @@ class _Run:
             return
         addition = more(self._busy())
         if addition is not None:
-            self._add(*addition)
+            self._add(addition)
         ended = self._clock()
         self._ask_after = ended + max(WAIT_SECONDS, 10 * (ended - began))
 
@@ -303,7 +307,8 @@ class _Run:
 
         return is_busy
 
-    def _add(self, plan: Plan, deltas: Mapping[bytes, Delta]) -> None:
+    def _add(self, addition: Addition) -> None:
+        plan, deltas, is_anew = addition
         first = len(self._ops)
         self._ops += plan.ops
         self._is_open += bytearray(b"\1") * len(plan.ops)
@@ -313,8 +318,7 @@ class _Run:
         self._ready.extendleft(first + i for i, needs in enumerate(plan.needs) if not needs)
         self._deltas |= deltas
         self._total_bytes += plan.counts()["bytes"]
-        again = {op.path for op in plan.ops}
-        before = (p for p in self.applied.problems if p.path not in again)
+        before = (p for p in self.applied.problems if not is_anew(p.path))
         self.applied.problems = [*before, *plan.problems]
 
     def _report(self) -> None:

@@ -131,8 +131,11 @@ class Execution:
         self._session.around.check()
         self._lease.beat()
 
-    def join(self, plan: Plan, found: Survey) -> Addition | None:
-        """What a running plan is to go on with; None if an audit must come first."""
+    def join(self, plan: Plan, found: Survey, is_anew: Callable[[bytes], bool]) -> Addition | None:
+        """What a running plan is to go on with; None if an audit must come first.
+
+        is_anew: see Addition.
+        """
         if not self._look_at_the_way(plan.ops)():
             return None
         self._ledger.index.remember(found.settled)
@@ -142,7 +145,7 @@ class Execution:
         self._told_later |= _told_later(plan)
         self._remote.trash = self._trash()  # which may have something of the same paths already
         deltas = deltas_of(plan, self._session.root, self._session.memory.signatures, found.deltas)
-        return Addition(plan, deltas)
+        return Addition(plan, deltas, is_anew)
 
     def _prepare(self) -> None:
         if self._ledger.is_new:

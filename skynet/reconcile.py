@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from skynet import stale
+from skynet.agenda import is_covered
 from skynet.apply import Addition, Applied, IsBusy
 from skynet.claims import NOTHING_CLAIMED
 from skynet.config import Mirror
@@ -273,15 +274,19 @@ class _Cycle:
             plan = self._plan(late)
             is_apart = not any(is_busy(path) for op in plan.ops for path in paths_of(op))
             is_safe = not hazards(plan, self._circumstances(late, plan, self.deletes))
-            addition = execution.join(plan, late) if is_apart and is_safe else None
+            tried_again = {op.path for op in plan.ops}
+
+            def is_anew(path: bytes) -> bool:
+                return path in tried_again or is_covered(path, marks)
+
+            addition = execution.join(plan, late, is_anew) if is_apart and is_safe else None
             if addition is None:
                 arrivals.put_back()
                 return None
             self.deletes += _removals(plan.counts())
             self.joined += plan.ops
             self.planned += plan.ops
-            again = {op.path for op in plan.ops}
-            before = (problem for problem in found.problems if problem.path not in again)
+            before = (problem for problem in found.problems if not is_anew(problem.path))
             found.problems = [*before, *late.problems]
             found.unsettled += late.unsettled
             return addition

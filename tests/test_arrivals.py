@@ -260,8 +260,11 @@ def test_problems_of_what_joins_are_told(studio: Studio) -> None:
     assert report.outcome == "problems"
 
 
-def test_a_file_that_failed_and_came_again_is_no_problem(studio: Studio) -> None:
-    """It changed while it was sent; the new version joins."""
+@pytest.mark.parametrize("then", [b"another", None])
+def test_a_file_that_failed_and_was_looked_at_again_is_no_problem(
+    studio: Studio, then: bytes | None
+) -> None:
+    """It changed while it was sent, or went; what it is now joins."""
     world, remote = studio.world, studio.world.remote_now
     world.put({"new": b"1"})
     remote.slow = lambda path: path in (VIDEO, b"new")
@@ -271,7 +274,7 @@ def test_a_file_that_failed_and_came_again_is_no_problem(studio: Studio) -> None
         nonlocal waits
         waits += 1
         if waits == 3:
-            world.put({"new": b"another"})
+            world.put({"new": then})
             studio.arriving.mark({b"new": False})
             remote.slow = VIDEO.__eq__
         if waits == 20:
