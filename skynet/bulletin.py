@@ -9,7 +9,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from skynet import __version__
 from skynet.config import Mirror
@@ -25,6 +24,7 @@ from skynet.ops import Record as Noted
 from skynet.outline import counts_text
 from skynet.remote import Intent
 from skynet.rules import shown
+from skynet.state import Lock
 from skynet.status import MAX_PROBLEMS, Held, Seen, Status, Transfer, read_status, write_status
 
 STATUS_SECONDS = 1.0  # between two that tell of progress alone
@@ -37,21 +37,23 @@ Log = Callable[[Level, str], None]
 class Bulletin:
     """Of one mirror. clock: monotonic seconds. now: unix seconds. log: of the daemon.
 
-    monitor: who else wants to see the events of cycles. Any thread may call `note`, the others
-    are for the mirror's own.
+    lock: of its state directory. Nothing is written there while it is not held, for then it may be
+    another daemon's. monitor: who else wants to see the events of cycles. Any thread may call
+    `note`, the others are for the mirror's own.
     """
 
     def __init__(
         self,
         mirror: Mirror,
-        directory: Path,
+        lock: Lock,
         clock: Callable[[], float],
         now: Callable[[], float],
         log: Log,
         monitor: Monitor,
     ) -> None:
         self._mirror = mirror
-        self._directory = directory
+        self._lock = lock
+        self._directory = lock.directory
         self._clock = clock
         self._now = now
         self._log = log
@@ -68,7 +70,7 @@ class Bulletin:
         self._is_refused = False  # by the disk, and that was told
         self.server = self.offline = self.watch = ""
         self.next_try = 0.0
-        before = read_status(directory)
+        before = read_status(lock.directory)
         self.last_sync = before.last_sync if before is not None else 0.0
         self.held: Held | None = None
         self.problems: dict[bytes, Problem] = {}
@@ -180,8 +182,14 @@ class Bulletin:
             self._put_out(status)
         self._written_at = now
 
+    def forget_file(self) -> None:
+        """The file was removed: it is to be written also if nothing has changed."""
+        self._written = None
+
     def _put_out(self, status: Status) -> None:
         """Write it; where that fails, the next write tries again."""
+        if not self._lock.is_held:
+            return
         try:
             write_status(self._directory, status)
         except OSError as error:
@@ -192,7 +200,7 @@ class Bulletin:
             self._written, self._is_refused = status, False
 
     def _remember(self, record: Record) -> None:
-        notice = append(self._directory, record)
+        notice = append(self._directory, record) if self._lock.is_held else None
         if notice is not None:
             self._log("warning", notice.message)
 

@@ -25,6 +25,7 @@ from skynet.statefile import cut, encode, read, replace
 from skynet.status import Seen, read_status
 
 COMMANDS = "commands"  # the directory
+PAUSED = "paused"  # a file beside it that is there while the mirror is paused
 EXPIRY = 60.0  # seconds
 MAX_BYTES = 64 * 1024  # of a command or an answer
 MAX_FILES = 1000  # of the directory, looked at in one go
@@ -67,6 +68,15 @@ def look(directory: Path) -> Seen:
     """What is known of the daemon of a mirror. UsageError if its state cannot be read."""
     working = holder(directory)
     return Seen(read_status(directory), working)
+
+
+def note_pause(directory: Path, *, is_paused: bool) -> None:
+    """Let a restart know whether the mirror with this state directory is paused. OSError."""
+    marker = directory / PAUSED
+    if is_paused:
+        marker.touch(mode=0o600)
+    else:
+        marker.unlink(missing_ok=True)
 
 
 class Mailbox:

@@ -23,6 +23,7 @@ import msgspec
 
 from skynet import index_file
 from skynet.errors import SkynetError
+from skynet.index_file import IndexDamaged
 from skynet.index_paths import DROPS, LARGE_MOVES, MOVES, below, split
 from skynet.manifest_codec import Head
 from skynet.tree import FILE, Edit, Entry, Move, Put, join
@@ -66,12 +67,6 @@ _decode_head = msgspec.msgpack.Decoder(Head).decode
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
 
 
-class IndexDamaged(SkynetError):
-    """The index held something no skynet wrote, and is not to be used any more."""
-
-    code = "index-damaged"
-
-
 def pack(entry: Entry) -> bytes:
     """The entry as the index holds it: equal entries give equal bytes."""
     return _encode(entry)
@@ -81,7 +76,8 @@ class Index:
     """The synced tree as last known, and what the local files looked like then.
 
     Made by `open`. Failing storage raises SkynetError; damage raises IndexDamaged, after the
-    file was deleted unless it is read-only, so that the next `open` begins anew.
+    file was deleted unless it is read-only, so that the next `open` begins anew. So does a change
+    where somebody has removed the file.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path | None, *, read_only: bool) -> None:
@@ -376,6 +372,9 @@ class Index:
     def _failed(self, error: sqlite3.Error) -> SkynetError:
         if index_file.is_damage(error):
             return self._damaged(error)
+        if index_file.is_removed(error):
+            self.close()
+            return index_file.removed(self._path)
         return index_file.failure(self._path, error)
 
     def _damaged(self, error: Exception) -> IndexDamaged:

@@ -21,6 +21,12 @@ LARGE = """CREATE TABLE IF NOT EXISTS large (
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 
+class IndexDamaged(SkynetError):
+    """The index held something no skynet wrote, or was removed; it is not to be used any more."""
+
+    code = "index-damaged"
+
+
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection | None:
     """The database in `path`; None when it is damaged, new or of another format. sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
@@ -76,6 +82,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_removed(error: sqlite3.Error) -> bool:
+    """Whether the error says that the file is not there any more, so that it takes no change."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED
+
+
 def _is_unfinished(error: sqlite3.Error) -> bool:
     """Whether a crash left a transaction to roll back, which takes a writer."""
     return _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
@@ -90,6 +101,14 @@ def delete(path: Path) -> None:
     """Remove the file and what belongs to it, as far as they are there."""
     for file in (path, path.with_name(path.name + "-journal")):
         file.unlink(missing_ok=True)
+
+
+def removed(path: Path | None) -> IndexDamaged:
+    """The error of an index whose file somebody has removed."""
+    return IndexDamaged(
+        f"The local index {path} was removed while it was in use. It is built anew from the "
+        "manifest."
+    )
 
 
 def failure(path: Path | None, error: Exception) -> SkynetError:

@@ -16,29 +16,28 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from skynet.agenda import Agenda
 from skynet.backoff import Backoff
 from skynet.bulletin import Bulletin, Log
 from skynet.config import Mirror
-from skynet.control import COMMANDS, Mailbox
+from skynet.control import COMMANDS, PAUSED, Mailbox, note_pause
 from skynet.control import Command as Order
 from skynet.cycle import Report, Request, Surroundings
 from skynet.docket import Docket
-from skynet.errors import Interrupted, LinkLost, SkynetError, SourceError
+from skynet.errors import Interrupted, LinkLost, OwnedError, SkynetError, SourceError
 from skynet.flusher import Flusher
-from skynet.index import IndexDamaged
+from skynet.index_file import IndexDamaged
 from skynet.journal import Journal
 from skynet.lifecycle import Command, Event, State, follow
 from skynet.line import Line
 from skynet.memory import Memory, remembered
-from skynet.monitor import Event as Told
 from skynet.monitor import Monitor
 from skynet.reconcile import run_in
 from skynet.remote import Remote
 from skynet.rules import Rules
 from skynet.settling import Settling
+from skynet.state import Lock
 from skynet.status import Status
 from skynet.watch import Watcher
 
@@ -52,7 +51,6 @@ FIRST_LONG_RETRY, LAST_LONG_RETRY = 60.0, 600.0
 
 JOURNAL = "journal"
 CANARY = "canary"
-PAUSED = "paused"  # a file that is there while the mirror is paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +71,23 @@ class Means:
 
 
 class Keeper:
-    """Of one mirror, whose state directory is claimed. `run` it on a thread; then `stop` it."""
+    """Of one mirror. lock: of its state directory. `run` it on a thread; then `stop` it."""
 
-    def __init__(self, mirror: Mirror, directory: Path, means: Means) -> None:
+    def __init__(self, mirror: Mirror, lock: Lock, means: Means) -> None:
         self._mirror = mirror
-        self._directory = directory
+        self._lock = lock
+        self._directory = directory = lock.directory
         self._means = means
         self._clock = means.around.clock
         self._wake = threading.Event()
         self._is_stopping = False
         self.has_failed = False
-        self._around = replace(means.around, monitor=self._on_event, check=self._check)
         self._bulletin = Bulletin(
-            mirror, directory, self._clock, self._now, means.log, means.around.monitor
+            mirror, lock, self._clock, self._now, means.log, means.around.monitor
         )
-        self._journal = Journal(directory / JOURNAL, self._on_event)
+        tell = self._bulletin.event
+        self._around = replace(means.around, monitor=tell, check=self._check)
+        self._journal = Journal(directory / JOURNAL, tell)
         self._flusher = Flusher(self._journal)
         settling = Settling(mirror.settle, mirror.settle_max)
         self.agenda = Agenda(self._journal, settling, self._clock, self._on_mark)
@@ -99,12 +99,12 @@ class Keeper:
             hides=lambda path, is_dir: rules.hides(path, is_dir=is_dir),
             canary=directory / CANARY,
             clock=self._clock,
-            monitor=self._on_event,
+            monitor=tell,
         )
         self._mailbox = Mailbox(directory / COMMANDS)
         self._is_paused = (directory / PAUSED).exists()
         self._state = State.STARTING
-        self._line = Line(mirror, lambda: means.connect(self._on_event), self._around)
+        self._line = Line(mirror, lambda: means.connect(tell), self._around)
         self._backoff = Backoff(FIRST_RETRY, LAST_RETRY, means.random)
         self._long_backoff = Backoff(FIRST_LONG_RETRY, LAST_LONG_RETRY, means.random)
         self._retry_at = self._ping_at = math.inf
@@ -171,6 +171,8 @@ class Keeper:
                 return
             try:
                 event = self._do(command, memory)
+            except OwnedError:
+                raise  # of the state directory: that of a remote is a setback
             except Exception as error:  # noqa: BLE001 - a fault of ours: told, and tried again
                 event = self._survive(error)
 
@@ -204,13 +206,13 @@ class Keeper:
             before = self._now()
             self._means.wait(self._wake, self._patience())
             if self._now() - before > ASLEEP_SECONDS:
-                self._wake_up()
+                self._begin_anew()  # what it missed nobody has told, and the link may be dead
             if self._wake.is_set():
                 self._around.sleep(GATHER_SECONDS)
                 self._wake.clear()
 
-    def _wake_up(self) -> None:
-        """The machine was asleep: what it missed nobody has told, and the link may be dead."""
+    def _begin_anew(self) -> None:
+        """Look at everything, over a new connection."""
         self._docket.scan_now()
         self._route = None  # and so the network is another one
 
@@ -241,6 +243,11 @@ class Keeper:
     def _look(self) -> None:
         """What is to be done every moment, in a cycle and between two."""
         self._looked_at = self._clock()
+        if self._lock.renew():  # local state may be deleted at any time
+            lost = f"The state directory {self._directory} was removed, and is begun anew."
+            self._bulletin.note("warning", lost)
+            self._bulletin.forget_file()
+            self._begin_anew()
         for order_id, order in self._mailbox.take():
             message, ok = self._obey(order)
             self._mailbox.answer(order_id, message, ok=ok)
@@ -375,20 +382,13 @@ class Keeper:
             self._retry_at = self._clock()
             return "Looking at everything now.", True
         self._is_paused = order.verb == "pause"
-        marker = self._directory / PAUSED
         try:
-            if self._is_paused:
-                marker.touch(mode=0o600)
-            else:
-                marker.unlink(missing_ok=True)
+            note_pause(self._directory, is_paused=self._is_paused)
         except OSError as error:
             return f"Done, but a restart will not know of it: {error.strerror}.", False
         if self._is_paused:
             return "Paused, until skynet resume; changes are noted meanwhile.", True
         return "Going on.", True
-
-    def _on_event(self, event: Told) -> None:
-        self._bulletin.event(event)
 
     def _on_mark(self) -> None:
         self._wake.set()

@@ -16,7 +16,7 @@ from skynet.index import Index
 from skynet.intents import Intents
 from skynet.monitor import Monitor
 from skynet.signatures import Signatures
-from skynet.state import directory_for, locked, make_private
+from skynet.state import Lock, directory_for, locked, make_private
 from skynet.trashed import Trashed
 
 INDEX_FILE = "index.sqlite"
@@ -63,12 +63,12 @@ def state_of(mirror: Mirror) -> Path:
 
 
 @contextmanager
-def claimed(mirror: Mirror) -> Iterator[Path]:
-    """The mirror's state directory, made and locked. OwnedError, UsageError."""
+def claimed(mirror: Mirror) -> Iterator[Lock]:
+    """The lock of the mirror's state directory, which is made. OwnedError, UsageError."""
     state = state_of(mirror)
     make_private(state)
-    with locked(state):
-        yield state
+    with locked(state) as lock:
+        yield lock
 
 
 @contextmanager

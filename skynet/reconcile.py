@@ -25,7 +25,7 @@ from skynet.cycle import Outcomes, Report, Request, Surroundings
 from skynet.errors import Problem
 from skynet.execute import Execution
 from skynet.guard import Circumstances, Hazard, hazards, unquestioned
-from skynet.index import IndexDamaged
+from skynet.index_file import IndexDamaged
 from skynet.memory import Memory, claimed, remembered, state_of
 from skynet.monitor import BrokenOff, Notice, Stage
 from skynet.ops import Op, Plan, paths_of, tally
@@ -54,7 +54,9 @@ def run_cycle(
     """
     root = Root(mirror.source, around.now_ns)
     with ExitStack() as stack:
-        state = state_of(mirror) if request.dry_run else stack.enter_context(claimed(mirror))
+        state = state_of(mirror)
+        if not request.dry_run:
+            stack.enter_context(claimed(mirror))
         memory = stack.enter_context(remembered(state, around.monitor, read_only=request.dry_run))
         try:
             return _run_with(mirror, root, memory, connect, request, around)

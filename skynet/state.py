@@ -40,15 +40,68 @@ def make_private(directory: Path) -> None:
         raise _of_no_use(directory, "made", error) from None
 
 
-@contextlib.contextmanager
-def locked(directory: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Hold the directory's lock. OwnedError names the process that has it; else as above."""
-    try:
-        handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise _of_no_use(directory, "written to", error) from None
-    try:
-        if not _take(handle, sleep):
+class Lock:
+    """The lock of a directory, which is this process's from `take` to `release`.
+
+    Local state may be deleted at any time. Without its file the lock keeps nobody out any more.
+    """
+
+    def __init__(self, directory: Path, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.directory = directory
+        self._sleep = sleep
+        self._handle: int | None = None
+
+    def take(self) -> None:
+        """OwnedError names the process that has it; else as `make_private`."""
+        try:
+            self._handle = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _of_no_use(self.directory, "written to", error) from None
+        try:
+            self._sign(self._handle)
+        except SkynetError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let it go; may be called again."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)  # and with it the lock
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was taken, and its file is still there."""
+        if self._handle is None:
+            return False
+        try:
+            there = os.stat(self.directory / LOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # that it cannot be looked at does not mean that it is gone
+        return os.path.samestat(there, os.fstat(self._handle))
+
+    def renew(self) -> bool:
+        """Make the directory and take the lock again, if its file is gone; whether that was done.
+
+        It is not where it cannot be: whoever needs the directory is told. OwnedError if another
+        process was quicker.
+        """
+        if self.is_held:
+            return False
+        self.release()
+        try:
+            make_private(self.directory)
+            self.take()
+        except OwnedError:
+            raise
+        except SkynetError:
+            return False
+        return True
+
+    def _sign(self, handle: int) -> None:
+        if not _take(handle, self._sleep):
             raise OwnedError(
                 f"Another skynet (process {_named(handle) or 'unknown'}) works on this mirror. "
                 "Wait for it to end, or stop it.",
@@ -58,10 +111,18 @@ def locked(directory: Path, sleep: Callable[[float], None] = time.sleep) -> Iter
             os.ftruncate(handle, 0)
             os.write(handle, f"{os.getpid()}\n".encode())
         except OSError as error:
-            raise _of_no_use(directory, "written to", error) from None
-        yield
+            raise _of_no_use(self.directory, "written to", error) from None
+
+
+@contextlib.contextmanager
+def locked(directory: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[Lock]:
+    """Hold the directory's lock. See Lock.take."""
+    lock = Lock(directory, sleep)
+    lock.take()
+    try:
+        yield lock
     finally:
-        os.close(handle)  # and with it the lock
+        lock.release()
 
 
 def _of_no_use(directory: Path, what: str, error: OSError) -> SkynetError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from skynet.lifecycle import State
 from skynet.logs import Level
 from skynet.monitor import BrokenOff, Connected, Event, Notice, Progress, Stage
 from skynet.remote import Intent
-from skynet.status import MAX_PROBLEMS, Status, read_status
+from skynet.state import LOCK, Lock, locked
+from skynet.status import MAX_PROBLEMS, STATUS_FILE, Status, read_status
 from tests.support.reports import mirror, problem, report
 
 LOST = LinkLost("The link was lost.")
@@ -25,14 +28,14 @@ LOST = LinkLost("The link was lost.")
 class Desk:
     """A bulletin, its clocks, and what it told."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, lock: Lock) -> None:
+        self.home = home = lock.directory
         self.now = 1000.0
         self.log: list[tuple[Level, str]] = []
         self.events: list[Event] = []
         self.bulletin = Bulletin(
             mirror(home),
-            home,
+            lock,
             lambda: self.now,
             lambda: self.now + 1_700_000_000.0,
             lambda level, message: self.log.append((level, message)),
@@ -53,8 +56,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with locked(tmp_path) as lock:
+        yield Desk(lock)
 
 
 def test_nothing_is_written_while_nothing_changes(desk: Desk) -> None:
@@ -239,6 +243,23 @@ def test_who_is_not_kept_any_more_says_why(desk: Desk) -> None:
     status = read_status(desk.home)
     assert status is not None
     assert (status.state, status.offline, status.server) == ("stopping", "It failed.", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+def test_nothing_is_written_in_a_state_directory_that_is_not_held_any_more(desk: Desk) -> None:
+    before = desk.written()
+    (desk.home / LOCK).unlink()
+    desk.bulletin.enter(State.OFFLINE)
+    desk.bulletin.cycle_failed(LOST, 1.0)
+    assert desk.written() == before
+    assert desk.history() == []
+
+
+def test_a_file_that_was_removed_is_written_although_nothing_has_changed(desk: Desk) -> None:
+    desk.written()
+    (desk.home / STATUS_FILE).unlink()
+    desk.bulletin.forget_file()
+    assert desk.written().state == "starting"
 
 
 def test_what_a_person_must_mend_is_told_each_time(desk: Desk) -> None:

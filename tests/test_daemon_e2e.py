@@ -278,6 +278,18 @@ def test_a_second_daemon_is_refused_and_told_whose_mirror_it_is(house: Household
     house.finish()
 
 
+def test_a_state_directory_that_is_deleted_costs_no_more_than_a_look(house: Household) -> None:
+    kept = house.only
+    shutil.rmtree(kept.state.parent)
+    house.until(lambda: kept.is_state("idle"))
+    assert house.run("daemon").code == 5
+    assert house.run("sync-now").code == 0
+    kept.put({"new": b"the first goes on"})
+    house.synced()
+    assert kept.done() == {"upload": 1, "bytes": 17}
+    house.finish()
+
+
 def test_mirrors_do_not_touch_each_other(tmp_path: Path) -> None:
     with household(tmp_path, "well", "held", "broken", complete_sync="true") as house:
         well, held, broken = house.mirrors.values()

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skynet.errors import SkynetError
-from skynet.index import Index, IndexDamaged, pack
+from skynet.index import Index, pack
+from skynet.index_file import IndexDamaged
 from skynet.manifest import Facts, Head, Header
 from skynet.tree import DIR, FILE, Drop, Edit, Entry, Move, Put, edit, join
 from tests.support.histories import History, entries, histories
@@ -296,6 +297,17 @@ def test_damage_that_shows_later_is_met_once(file: Path) -> None:
     file.write_bytes(data[: len(data) // 2].ljust(len(data), b"\xa5"))
     with Index.open(file) as index, pytest.raises(IndexDamaged, match="has been deleted"):
         list(index.entries())
+    with Index.open(file) as index:
+        assert index.count() == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+def test_an_index_that_is_removed_while_it_is_open_is_begun_anew(file: Path) -> None:
+    filled(file)
+    with Index.open(file) as index:
+        file.unlink()
+        with pytest.raises(IndexDamaged, match="was removed"):
+            index.record([Put(b"a", A)], HEAD, {})
     with Index.open(file) as index:
         assert index.count() == 0
 

@@ -367,12 +367,12 @@ def test_a_state_directory_that_is_of_no_use_ends_it_loudly(
 
     with monkeypatch.context() as patch:
         patch.setattr("skynet.keeper.Watcher.start", fault)
-        house.keeper.run()
+        house.live()
     assert house.keeper.has_failed
     assert "ZeroDivisionError: ours" in house.log.pop()[1]
     monkeypatch.setattr(room, "remembered", refuse)
     house.keeper = house._new()
-    house.keeper.run()
+    house.live()
     assert house.keeper.has_failed
     assert house.log == [("error", "Of no use. This mirror is not kept any more.")]
 

@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from skynet import keeper as room
 from skynet.control import COMMANDS
 from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.index import Index
+from skynet.keeper import LOOK_SECONDS
 from skynet.marks import Mark, Sight
-from skynet.state import make_private
+from skynet.state import holder, locked, make_private
+from skynet.status import STATUS_FILE
 from tests.support.keepers import TREE, House
 
 DEADLINE = 60.0  # seconds of real time, for another thread
@@ -58,12 +61,69 @@ def test_what_is_lost_of_the_state_is_made_anew(
     house.put(TREE, tell=False)
     house.at(10.0, lambda: lose(house))
     house.at(20.0, lambda: house.put({"a": b"new", "d": {"more": b"5"}}))
+    house.at(29.0, lambda: soon.append((house.is_even, house.status.is_in_sync)))
     house.at(200.0, lambda: house.put({"a": b"newer"}))
+    soon: list[tuple[bool, bool]] = []
     house.run(300.0)
     house.check()
+    assert soon == [(True, True)], "it does not wait as for a disk that a person must mend"
     assert house.status.offline == ""
     for directory in (house.state, house.state.parent):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+def test_who_loses_the_state_directory_goes_on_as_its_owner(house: House) -> None:
+    """Also while it is paused, and nothing but the loss is new."""
+    house.put(TREE, tell=False)
+    held: list[int | None] = []
+
+    def look() -> None:
+        held.append(holder(house.state))
+        house.check()
+
+    house.at(10.0, lambda: shutil.rmtree(house.state))
+    house.at(15.0, look)
+    house.at(20.0, lambda: house.order("pause"))
+    house.at(30.0, lambda: shutil.rmtree(house.state))
+    house.at(35.0, lambda: held.append(holder(house.state)))
+    house.at(35.0, lambda: states.append(house.status.state))
+    states: list[str] = []
+    house.run(40.0)
+    assert held == [os.getpid()] * 2
+    assert states == ["paused"]
+    assert sum("was removed" in message for _, message in house.log) == 2
+    assert not [message for level, message in house.log if level == "error"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+@pytest.mark.parametrize("moment", ["at rest", "in a cycle"])
+def test_who_loses_it_to_another_ends_and_leaves_it_alone(house: House, moment: str) -> None:
+    theirs = b"the status of another daemon"
+    other = ExitStack()
+
+    def lose() -> None:
+        shutil.rmtree(house.state)
+        make_private(house.state)
+        other.enter_context(locked(house.state))
+        (house.state / STATUS_FILE).write_bytes(theirs)
+
+    house.put(TREE, tell=False)
+    if moment == "at rest":
+        house.at(10.0, lose)
+    else:
+        house.call_seconds = LOOK_SECONDS
+        house.at_call[10] = lose
+    with other:
+        house.live()
+        assert (house.state / STATUS_FILE).read_bytes() == theirs
+    assert house.keeper.has_failed
+    assert house.keeper.status.state == "stopping"
+    assert f"process {os.getpid()}" in house.keeper.status.offline
+    level, message = house.log[-1]
+    assert level == "error"
+    assert "Another skynet" in message
+    assert "Traceback" not in "".join(message for _, message in house.log)
 
 
 def test_a_damaged_index_is_begun_anew_although_the_disk_is_full_at_first(
@@ -208,7 +268,7 @@ def test_a_connection_that_comes_too_late_is_closed(house: House) -> None:
 
     house.on_connect = be_late
     house.on_close = closed.set
-    house.keeper.run()
+    house.live()
     assert not closed.is_set()
     late.set()
     assert closed.wait(DEADLINE)
@@ -256,7 +316,7 @@ def test_one_that_has_failed_says_so_in_its_status(
         raise SkynetError("Of no use.")
 
     monkeypatch.setattr(room, "remembered", refuse)
-    house.keeper.run()
+    house.live()
     assert house.keeper.has_failed
     assert (house.status.state, house.keeper.status.state) == ("stopping", "stopping")
     assert "Of no use." in house.status.offline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -159,3 +160,46 @@ def test_a_lock_that_is_held_is_waited_for_a_few_times_only(tmp_path: Path) -> N
     with locked(tmp_path), pytest.raises(OwnedError), locked(tmp_path, waited.append):
         pass
     assert sum(waited) < 0.1
+
+
+# A lock whose file is deleted.
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+def test_who_has_lost_the_file_takes_the_lock_anew(tmp_path: Path) -> None:
+    home = tmp_path / "above" / "home"
+    make_private(home)
+    with locked(home) as lock:
+        assert not lock.renew()
+        for lost in (home / LOCK, home, home.parent):
+            lost.rename(tmp_path / f"away {lost.name}")
+            assert not lock.is_held
+            assert lock.renew()
+            assert lock.is_held
+            assert holder(home) == os.getpid()
+    assert holder(home) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+def test_what_another_has_taken_meanwhile_is_the_others(tmp_path: Path) -> None:
+    with locked(tmp_path) as lock:
+        (tmp_path / LOCK).unlink()
+        with locked(tmp_path):
+            for _ in range(2):
+                with pytest.raises(OwnedError):
+                    lock.renew()
+                assert not lock.is_held
+        assert lock.renew(), "it has ended"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed there")
+def test_where_it_cannot_be_taken_anew_that_is_tried_again(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    make_private(home)
+    with locked(home) as lock:
+        shutil.rmtree(home)
+        home.write_bytes(b"in the way")
+        assert not lock.renew()
+        assert not lock.is_held
+        home.unlink()
+        assert lock.renew()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skynet.index import IndexDamaged
+from skynet.index_file import IndexDamaged
 from skynet.manifest import MAX_ORIGIN, Manifest
 from skynet.memory import INDEX_FILE
 from skynet.monitor import Notice

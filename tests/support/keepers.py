@@ -32,7 +32,7 @@ from skynet.marks import Mark, Sight
 from skynet.monitor import Connected, Event, Monitor, Stage
 from skynet.remote import Remote
 from skynet.sightings import Sightings
-from skynet.state import make_private
+from skynet.state import Lock, make_private
 from skynet.statefile import replace as put_file
 from skynet.status import Status, read_status
 from skynet.tree import Entry, parent
@@ -152,13 +152,22 @@ class House:
         if self.keeper.status.state == "stopping":
             self.keeper = self._new()
         self.at(seconds, lambda: self.keeper.stop())
-        self.keeper.run()
+        self.live()
         if self.failures:
             raise self.failures[0]
         assert self.status.state == "stopping", self.log
         self._plans = []
 
+    def live(self) -> None:
+        """Let the keeper live until it ends."""
+        self.lock.take()
+        try:
+            self.keeper.run()
+        finally:
+            self.lock.release()
+
     def _new(self) -> Keeper:
+        self.lock = Lock(self.state)
         target = Target("host", b"/target")
         plain = Mirror(
             name="test",
@@ -184,7 +193,7 @@ class House:
             route=lambda: self.route,
             wait=self._wait,
         )
-        return Keeper(replace(plain, **self.settings), self.state, means)
+        return Keeper(replace(plain, **self.settings), self.lock, means)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Stage):

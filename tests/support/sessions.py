@@ -43,8 +43,8 @@ def sitting(
     mirror, around = world.mirror(**settings), world.surroundings()
     root = Root(mirror.source, around.now_ns)
     with (
-        claimed(mirror) as state,
-        remembered(state, around.monitor, read_only=False) as memory,
+        claimed(mirror) as lock,
+        remembered(lock.directory, around.monitor, read_only=False) as memory,
         opened(mirror, root, memory, world.connect, around, tokens) as session,
     ):
         yield Sitting(world, session)
