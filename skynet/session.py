@@ -53,7 +53,7 @@ class Session:
             token,
             pid_space=around.pid_space,
             clock=around.clock,
-            sleep=around.sleep,
+            sleep=self._sleep,
             monitor=around.monitor,
             mine=dict(tokens),
         )
@@ -61,6 +61,11 @@ class Session:
         tokens[token] = True
         self.is_known = False
         self._seen: dict[bytes, float] = {}  # remote directories, and when
+
+    def _sleep(self, seconds: float) -> None:
+        """Who watches another's lease goes on with what is due every moment, and can be ended."""
+        self.around.sleep(seconds)
+        self.around.check()
 
     def know_the_synced_tree(self, *, in_memory: bool) -> bool:
         """Make the ledger say what the manifest does; whether it did so before, here.

@@ -20,10 +20,12 @@ from skynet.control import COMMANDS
 from skynet.errors import ConnectError, LinkLost, SkynetError
 from skynet.index import Index
 from skynet.keeper import LOOK_SECONDS
+from skynet.lease import LEASE
 from skynet.marks import Mark, Sight
 from skynet.state import holder, locked, make_private
 from skynet.status import STATUS_FILE
-from tests.support.keepers import TREE, House
+from tests.support.desk import THEIRS
+from tests.support.keepers import TREE, House, Line
 
 DEADLINE = 60.0  # seconds of real time, for another thread
 
@@ -256,6 +258,21 @@ def test_orders_are_obeyed_while_the_server_is_silent(house: House, verb: str) -
     house.run(200.0)
     assert silence.answers == ["Paused, until skynet resume; changes are noted meanwhile."]
     assert states == ["paused"]
+    house.check()
+
+
+def test_orders_are_obeyed_while_another_lease_is_watched(house: House) -> None:
+    house.put(TREE, tell=False)
+    house.run(10.0)
+    assert Line(house).create(LEASE, THEIRS)
+    house.put({"new": b"1"}, tell=False)
+    house.at(5.0, lambda: orders.append(house.order("pause")))
+    house.at(7.0, lambda: states.append((house.answer(orders[0]), house.status.state)))
+    orders: list[str] = []
+    states: list[tuple[str, str]] = []
+    house.at(40.0, lambda: house.order("resume"))
+    house.run(100.0)
+    assert states == [("Paused, until skynet resume; changes are noted meanwhile.", "paused")]
     house.check()
 
 
