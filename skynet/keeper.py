@@ -301,6 +301,8 @@ class Keeper:
             return Event.STOP if self._is_stopping else Event.PAUSE
         self._bulletin.cycle_failed(error, self._clock() - began)
         self._leave(error)
+        if isinstance(error, IndexDamaged | OwnedError):
+            self._docket.scan_now()  # what the remote holds may be something else by now
         can_help = error.retry or isinstance(error, SourceError | IndexDamaged)
         return Event.LOST if can_help else Event.REFUSED
 
@@ -337,8 +339,6 @@ class Keeper:
             session.root.verify()  # a source that is gone is no matter of its files
             report = run_in(session, request)
         except SkynetError as error:
-            if isinstance(error, IndexDamaged):
-                self._docket.scan_now()
             return self._setback(error, began)
         self._backoff.reset()
         self._long_backoff.reset()

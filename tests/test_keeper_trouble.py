@@ -211,6 +211,21 @@ def test_what_is_held_is_held_on_another_network_too(tmp_path: Path) -> None:
     house.check()
 
 
+def test_who_has_lost_the_lease_at_rest_looks_at_what_is_there_now(house: House) -> None:
+    """As when another skynet has been there, or somebody has emptied the target."""
+    house.put(TREE, tell=False)
+
+    def empty() -> None:
+        house.tree.clear()
+        house.data.clear()
+
+    house.at(10.0, empty)
+    house.at(60.0, lambda: states.append((house.is_even, house.status.is_in_sync)))
+    states: list[tuple[bool, bool]] = []
+    house.run(70.0)
+    assert states == [(True, True)]
+
+
 # The server is silent.
 
 
