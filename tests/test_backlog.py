@@ -34,7 +34,7 @@ class Line:
             share = self.rate * self.own / (self.own + self.others)
             got = STEP * (min(share, self.own / self.round_trip) if self.round_trip else share)
             moved += got
-            if self.backlog.note(int(got), self.round_trip):
+            if self.backlog.note(int(got), self.round_trip, is_short=True):
                 self.own = self.allowed()
         return moved / seconds
 
@@ -100,6 +100,20 @@ def test_what_is_known_lasts_until_it_is_known_better() -> None:
     line.now += 1000.0  # which was no slow line, but none that was used
     line.carry(5)
     assert line.backlog.most(0.0) == pytest.approx(most, rel=0.01)
+
+
+@given(st.floats(1e6, 1e9), trips, st.floats(0.01, 0.5), st.integers(0, 3))
+def test_a_line_of_which_little_is_asked_is_no_slow_line(
+    rate: float, round_trip: float, part: float, seconds: int
+) -> None:
+    line = Line(rate, round_trip)
+    if seconds:
+        line.carry(float(seconds))
+    before = line.allowed()
+    for _ in range(1000):  # now and then a file, of less than the line would move
+        line.now += STEP
+        line.backlog.note(int(part * STEP * rate), round_trip, is_short=False)
+    assert line.allowed() >= before
 
 
 def test_a_server_that_pauses_is_no_slow_line() -> None:

@@ -1,11 +1,12 @@
 """How much may be under way at once: enough to fill the line, so little that nobody waits for long.
 
-On a slow line all that large files have sent ahead stands in a queue, and whatever is asked then
-stands behind it: small files, and the calls that keep the lease. So of what the server has not
-acknowledged there may be as much as the line moves in a moment, by the rate at which it does. That
-is at least twice what the line itself holds, so a line that can move more is not kept from it.
+On a slow line all that was sent ahead stands in a queue, and whatever is asked then stands behind
+it: other files, and the calls that keep the lease. So of what the server has not acknowledged there
+may be as much as the line moves in a moment, by the rate at which it does. That is at least twice
+what the line itself holds, so a line that can move more is not kept from it.
 
-It begins with little, and finds out within some round trips how much that is.
+It begins with little, and finds out within some round trips how much that is. Only while somebody
+is held back does the rate tell what the line can do, or if it is more than was known.
 
 Where others fill that queue as well, holding back would only leave the line to them. It is given up
 where it costs, and tried again later.
@@ -28,37 +29,48 @@ SPELLS = 3  # of so many looks are compared with, and nothing is held back for
 
 
 class Backlog:
-    """Measures how fast large files are acknowledged. clock: seconds, from any beginning."""
+    """Measures how fast content is acknowledged. clock: seconds, from any beginning."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._begun: float | None = None
         self._bytes = 0
+        self._was_short = False
         self._looks: deque[float] = deque(maxlen=LOOKS)
         self._in_spell = 0  # looks since the last spell
         self._spells: deque[float] = deque(maxlen=SPELLS)  # the mean rate of each
         self._free = 0  # spells for which nothing is held back
 
     def interrupt(self) -> None:
-        """No large file was under way for a while."""
+        """Nothing is under way for a while."""
         with self._lock:
             self._begun = None
 
-    def note(self, count: int, round_trip: float) -> bool:
-        """So many bytes are acknowledged; whether `most` may be another now."""
+    def note(self, count: int, round_trip: float, *, is_short: bool) -> bool:
+        """So many bytes are acknowledged; whether `most` may be another now.
+
+        is_short: whether somebody waits until less is under way.
+        """
         with self._lock:
             now = self._clock()
             if self._begun is None:
-                self._begun, self._bytes = now, 0
+                self._begin(now)
                 return False
             self._bytes += count
+            self._was_short |= is_short
             seconds = now - self._begun
             if seconds < self._look(round_trip):
                 return False
-            self._judge(self._bytes / seconds)
-            self._begun, self._bytes = now, 0
-            return True
+            rate = self._bytes / seconds
+            tells = self._was_short or rate > max(self._looks, default=rate)
+            self._begin(now)
+            if tells:
+                self._judge(rate)
+            return tells
+
+    def _begin(self, now: float) -> None:
+        self._begun, self._bytes, self._was_short = now, 0, False
 
     def _look(self, round_trip: float) -> float:
         if len(self._looks) < FIRST_LOOKS:

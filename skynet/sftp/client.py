@@ -246,8 +246,7 @@ class Client:
         with self._lock:
             shares = aside or len(self._carrying()) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()
-            limits = self._flow.limits_aside if aside else self._flow.limits
-            rations: Rations[Talk] = Rations(limits, self._note_acknowledged)
+            rations: Rations[Talk] = self._flow.rations(self._note_acknowledged, aside=aside)
             run = self._run_everywhere
             takes = self._runs_everywhere if aside else None
             session = Session(stream, work, self._on_lost, run, rations, self._pace, takes)
@@ -257,9 +256,8 @@ class Client:
         return session
 
     def _note_acknowledged(self, count: int) -> None:
-        if not self._runs_everywhere():
-            return
-        if self._flow.note(count, len(self._carrying()), self.round_trip):
+        is_large = self._runs_everywhere()
+        if self._flow.note(count, len(self._carrying()), self.round_trip, is_large=is_large):
             with self._lock:
                 self._tried += 1
             self.widen()
@@ -272,7 +270,7 @@ class Client:
         with self._lock:
             self._shared = [each for each in self._shared if not each[0].ended]
             if not self._shared:
-                self._flow.begin(self.round_trip)
+                self._flow.begin()
             self._shared.append((step, begin, done))
             sessions = [session for session in self._carrying() if session.has_started]
         for session in sessions:

@@ -77,6 +77,11 @@ class Rations(Generic[T]):
         self._waiting: deque[tuple[T, Ration]] = deque()
 
     @property
+    def held(self) -> int:
+        """Bytes that were read, and are not acknowledged."""
+        return self._read - self._released
+
+    @property
     def are_short(self) -> bool:
         """Whether somebody waits."""
         return bool(self._waiting)
@@ -84,10 +89,10 @@ class Rations(Generic[T]):
     def give(self, who: T, ration: Ration) -> bool:
         """Fill the ration; False if `who` has to wait for `next` to name it."""
         ration.length, most = self._limits()
-        if self._read - self._released < most:
+        if self.held < most:
             return True
         with self._lock:
-            if self._read - self._released < most:
+            if self.held < most:
                 return True
             self._waiting.append((who, ration))
             return False
@@ -107,7 +112,7 @@ class Rations(Generic[T]):
             if not self._waiting:
                 return None
             length, most = self._limits()
-            if self._read - self._released >= most:
+            if self.held >= most:
                 return None
             who, ration = self._waiting.popleft()
         ration.length = length
