@@ -28,7 +28,7 @@ from tests.support.pipes import (
     pipe_client,
 )
 from tests.support.scripted import ScriptedConnection, greeting, obedient, silent
-from tests.support.sources import BytesSource, Ends, Sending, raised, submit_all
+from tests.support.sources import PATIENCE, BytesSource, Ends, Sending, raised, submit_all
 
 LIMITS = b"limits@openssh.com"
 
@@ -295,6 +295,23 @@ def test_a_request_that_is_swallowed_ends_the_link() -> None:
         connection.arm(at(0, Act.STALL))
         error = raised(lambda: client.call(size_of(b"/")))
     assert isinstance(error, LinkLost)
+
+
+def test_a_request_that_is_swallowed_among_others_ends_the_link_too() -> None:
+    def swallows(request: Asked) -> Iterable[bytes]:
+        return [] if request.text == b"swallowed" else obedient(request)
+
+    ends = Ends()
+    with client_over(ScriptedConnection(greeting(swallows))) as client, impatient(client):
+        client.submit(remove(b"swallowed"), ends.of("swallowed"))
+        # As the beats of the lease, which never end.
+        stops = time.monotonic() + PATIENCE
+        while (error := raised(lambda: client.call_pinned(remove(b"x")))) is None:
+            assert time.monotonic() < stops, "nobody noticed"
+        (end,) = ends.wait(1)
+    assert isinstance(error, LinkLost)
+    assert isinstance(end.error, LinkLost)
+    assert "has not answered" in str(end.error)
 
 
 # A link that breaks -----------------------------------------------------------------------------

@@ -69,6 +69,7 @@ SFTP = """
     upload | transport
     client | session | auth | resume
     channel | capabilities
+    pending
     conversation | refusals | stream | flow
     replies | credentials
     endpoint

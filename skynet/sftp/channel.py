@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from skynet.errors import LinkLost, ProtocolError, SkynetError
@@ -20,6 +19,7 @@ from skynet.sftp import refusals, replies, wire
 from skynet.sftp.conversation import Crowded, Done, Everywhere, Lanes, Talk, Work
 from skynet.sftp.dial import one_line
 from skynet.sftp.pace import Pace
+from skynet.sftp.pending import Pending
 from skynet.sftp.ration import Ration, Rations
 from skynet.sftp.replies import Handle
 from skynet.sftp.stream import PacedStream, Stream, slices
@@ -66,9 +66,7 @@ class Session:
         self._sending = threading.Lock()  # held while packets are handed to the stream
         self._outgoing: list[bytes | memoryview] = []
         self._outgoing_bytes = 0
-        # Request number: who asked, which of its requests it is, whether it closes a file, and how
-        # many bytes of content it carries.
-        self._pending: dict[int, tuple[Talk, int, bool, int]] = {}
+        self._pending = Pending()
         self._next_id = 0
         self._open_files = 0  # counted by the reader
         self._requests = 0
@@ -128,10 +126,15 @@ class Session:
             work.done(None, ended)
 
     def stalled_for(self, now: float) -> float:
-        """Seconds that the server has owed an answer without any progress; 0 if it owes none."""
-        if self._owed or self._pending or self._outgoing:
-            return now - self._progress
-        return 0.0
+        """Seconds that the server has owed an answer without any progress; 0 if it owes none.
+
+        Or that it has left out one request: others that go on may hide that for ever.
+        """
+        if not (self._owed or self._pending or self._outgoing):
+            return 0.0
+        with self._lock:  # so that what is counted as asked is also there
+            left_out = self._pending.passed_over_for(now, self._next_id)
+        return max(now - self._progress, left_out)
 
     def end(self, error: LinkLost) -> None:
         """Fail every conversation under way and stop both threads. The first call counts."""
@@ -145,23 +148,11 @@ class Session:
             self._wake.notify_all()
         self._stream.close()
         self._abandon_waiting(error)
-        for talk in self._take_pending():
+        for talk in self._pending.take_all():
             self._abandon(talk, error)
         for work in pinned:
             work.conversation.close()
             work.done(None, error)
-
-    def _take_pending(self) -> Iterable[Talk]:
-        """The conversations that wait for replies; the reader may take some of them away yet.
-
-        A request belongs to whoever pops it, so no conversation is both abandoned and resumed.
-        """
-        talks: dict[int, Talk] = {}
-        while self._pending:
-            with suppress(KeyError):  # the reader popped the last one
-                _, (talk, _, _, _) = self._pending.popitem()
-                talks[id(talk)] = talk
-        return talks.values()
 
     # The sender's thread.
 

@@ -5,7 +5,8 @@ what they have room for. Large files go over all channels but one, the channel a
 fill the others it takes what is queued, so that small files and calls get past them.
 
 Deadlines: a supervisor aborts the connection when a session with requests in flight has made no
-progress for `timeout` seconds; so whoever waits for a conversation needs no deadline of its own.
+progress for `timeout` seconds, or one request has had no answer for so long since a later one had;
+so whoever waits for a conversation needs no deadline of its own.
 A further channel that does not greet in that time is given up, and nothing else.
 """
 
