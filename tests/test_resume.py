@@ -258,7 +258,7 @@ def test_what_goes_in_order_to_one_writer_is_not_noted(world: World) -> None:
     def fault(number: int, request: Asked) -> Act | int | None:
         if request.kind == "OPEN" and b"/tmp/" in request.text:  # an object store has no second
             flags = int.from_bytes(request.packet[13 + len(request.text) :][:4], "big")
-            return 4 if flags == wire.WRITE_IN_PLACE else None
+            return 4 if flags == wire.WRITE_EXISTING else None
         return Act.CUT_BEFORE if is_content(request) and written(request)[0] > SIZE // 2 else None
 
     world.fault = fault

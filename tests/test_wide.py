@@ -106,6 +106,27 @@ def test_a_server_that_wants_one_writer_gets_the_file_in_order(
     assert not list((tmp_path / "t/.skynet/tmp").iterdir())
 
 
+@pytest.mark.parametrize("number", range(1, 1 + CHANNELS))
+def test_a_temporary_file_that_somebody_removes_is_not_made_again_with_a_part_of_it(
+    tmp_path: Path, number: int
+) -> None:
+    """As a skynet elsewhere does that has taken the lease from one that was asleep."""
+    connection = FaultConnection(max_write=PIECE)
+    temps = tmp_path / "t/.skynet/tmp"
+
+    def removes(_: int, request: Asked) -> None:
+        if request.kind == "OPEN" and connection.seen.count("OPEN") == 1 + number:
+            for temp in temps.iterdir():
+                temp.unlink()
+
+    with remote_over(connection, tmp_path / "t") as remote:
+        connection.arm(removes)
+        do(remote, upload(b"video", CONTENT), CONTENT)
+    video = tmp_path / "t/video"
+    assert not video.exists() or video.read_bytes() == CONTENT
+    assert not list(temps.iterdir())
+
+
 def test_a_file_that_is_denied_to_several_writers_says_nothing_of_others(tmp_path: Path) -> None:
     connection = FaultConnection(max_write=PIECE)
     with remote_over(connection, tmp_path / "t") as remote:

@@ -46,7 +46,12 @@ def test_a_request_knows_whether_it_can_change_the_remote(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "bits"),
-    [(wire.WRITE_NEW, 0x2A), (wire.WRITE_TRUNCATED, 0x1A), (wire.WRITE_IN_PLACE, 0x0A)],
+    [
+        (wire.WRITE_NEW, 0x2A),
+        (wire.WRITE_TRUNCATED, 0x1A),
+        (wire.WRITE_IN_PLACE, 0x0A),
+        (wire.WRITE_EXISTING, 0x02),
+    ],
 )
 def test_opening_to_write_is_a_mutation(flags: int, bits: int) -> None:
     request = wire.open_file(b"/p", flags, Attrs(mode=0o600))

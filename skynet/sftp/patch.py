@@ -257,7 +257,7 @@ def _stripe(
     temp: bytes, original: bytes, parts: Parts, tracks: Tracks, lanes: int
 ) -> Conversation[None]:
     """One channel's share."""
-    flags = {temp: wire.WRITE_IN_PLACE, original: wire.READ_ONLY}
+    flags = {temp: wire.WRITE_EXISTING, original: wire.READ_ONLY}
     opened = yield [wire.open_file(path, flag) for path, flag in flags.items()]
     closing = [wire.close(reply.handle) for reply in opened if isinstance(reply, Handle)]
     try:

@@ -261,8 +261,11 @@ def _spread(handle: bytes, place: Placement, pieces: Pieces, tracks: Tracks) -> 
 
 
 def _stripe(temp: bytes, pieces: Pieces, tracks: Tracks) -> Conversation[None]:
-    """One channel's share of a file; whatever the others take is not its business."""
-    (reply,) = yield [wire.open_file(temp, wire.WRITE_IN_PLACE)]
+    """One channel's share of a file; whatever the others take is not its business.
+
+    If somebody has removed the file meanwhile, a new one of that name would hold this share only.
+    """
+    (reply,) = yield [wire.open_file(temp, wire.WRITE_EXISTING)]
     handle = expect_handle(reply)
     try:
         yield Lanes([_lane(handle, pieces, tracks) for _ in range(LANES)])

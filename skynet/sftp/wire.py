@@ -20,6 +20,7 @@ READ_AND_WRITE = 0x01 | 0x02  # what is there, else it fails
 WRITE_NEW = 0x02 | 0x08 | 0x20  # write, create, fail if the name is taken
 WRITE_TRUNCATED = 0x02 | 0x08 | 0x10  # write, create, empty what is there
 WRITE_IN_PLACE = 0x02 | 0x08  # write, create, keep what is there
+WRITE_EXISTING = 0x02  # write, keep what is there, else it fails
 
 HAS_SIZE, HAS_OWNER, HAS_MODE, HAS_TIMES, HAS_EXTENDED = 1, 2, 4, 8, 0x80000000
 
