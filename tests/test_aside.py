@@ -102,6 +102,24 @@ def test_no_channel_is_opened_where_nothing_waits() -> None:
         assert len(connection.streams) == 1
 
 
+def test_what_is_small_gets_past_also_after_the_server_has_closed_the_idle_channel_aside() -> None:
+    ends, server = Ends(), Stalling()
+    with closing(stalled(server, ends)) as client:
+        for streams in (1 + CHANNELS, 2 + CHANNELS):
+            client.submit(written(SMALL), ends.of(SMALL))
+            assert [(end.key, end.error) for end in ends.wait(1)] == [(SMALL, None)]
+            connection = client._connection
+            assert isinstance(connection, ScriptedConnection)
+            assert len(connection.streams) == streams
+            assert client._aside is not None
+            connection.streams[-1].say(b"")
+            stops = time.monotonic() + PATIENCE
+            while client._aside is not None:
+                assert time.monotonic() < stops
+                time.sleep(0.001)
+        assert ends.nothing_more()  # the large file is under way as before
+
+
 def test_a_server_that_grants_no_more_channels_is_asked_once() -> None:
     ends, server = Ends(), Stalling()
     with closing(stalled(server, ends, most_streams=CHANNELS)) as client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from struct import pack
 
@@ -14,7 +14,7 @@ from skynet.errors import ConnectError, LinkLost, RequestError, SkynetError
 from skynet.sftp import replies, wire
 from skynet.sftp.channel import Session
 from skynet.sftp.client import Client
-from skynet.sftp.conversation import Conversation
+from skynet.sftp.conversation import Conversation, Work
 from skynet.sftp.replies import expect_attrs, expect_ok
 from tests.support import frames
 from tests.support.faults import Act, FaultConnection, at, nth
@@ -47,6 +47,13 @@ def size_of(path: bytes) -> Conversation[int | None]:
 def remove(path: bytes) -> Conversation[None]:
     (reply,) = yield [wire.remove(path)]
     expect_ok(reply)
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    stops = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < stops, "it did not happen"
+        time.sleep(0.001)
 
 
 # Capabilities -----------------------------------------------------------------------------------
@@ -137,6 +144,49 @@ def test_a_server_with_one_channel_is_used_with_one() -> None:
         assert client.width == 1
         assert client.call(size_of(b"/")) is not None
         assert not connection.aborted
+
+
+def test_an_idle_channel_that_the_server_closes_is_opened_again_when_it_is_wanted() -> None:
+    """As SFTPGo does after 15 minutes, also while other channels of the connection are busy."""
+    connection = ScriptedConnection(greeting(obedient))
+    with client_over(connection, channels=4) as client:
+        open_channels(client)
+        ends = Ends()
+        submit_all(client, ends, ((n, remove(b"x")) for n in range(100)))
+        ends.wait(100)
+        before = client.counts
+        for stream in connection.streams[1:3]:
+            stream.say(b"")
+        wait_for(lambda: client.width == 2)
+        client.call(remove(b"x"))
+        assert client.counts["requests"] == before["requests"] + 1
+        open_channels(client)
+        assert client.width == 4
+        submit_all(client, ends, ((n, remove(b"x")) for n in range(100)))
+        assert {end.error for end in ends.wait(100)} == {None}
+    assert len(connection.streams) == 6
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_channel_that_is_closed_while_it_is_needed_ends_the_link(number: int) -> None:
+    connection = ScriptedConnection(greeting(silent))
+    with client_over(connection, channels=2) as client:
+        open_channels(client)
+        ends = Ends()
+        client._sessions[number].pin(Work(remove(b"x"), ends.of("x"), 0))
+        wait_for(lambda: bool(client._sessions[number]._pending))
+        connection.streams[number].say(b"")
+        assert isinstance(ends.wait(1)[0].error, LinkLost)
+        assert isinstance(raised(lambda: client.call(remove(b"x"))), LinkLost)
+
+
+def test_the_first_channel_is_always_needed() -> None:
+    connection = ScriptedConnection(greeting(obedient))
+    with client_over(connection, channels=2) as client:
+        open_channels(client)
+        connection.streams[0].say(b"")
+        wait_for(lambda: bool(connection.aborted))
+        assert isinstance(raised(lambda: client.call(remove(b"x"))), LinkLost)
 
 
 def test_a_second_channel_without_sftp_is_given_up_and_closed() -> None:

@@ -55,7 +55,7 @@ class Session:
         self._takes = takes
         self._stream = stream if pace is None else PacedStream(stream, pace, self._note_progress)
         self._is_paced = pace is not None
-        self._rations = rations
+        self.rations = rations
         self._work = work
         self._pinned: deque[Work] = deque()
         self._on_lost = on_lost
@@ -136,6 +136,16 @@ class Session:
             left_out = self._pending.passed_over_for(now, self._next_id)
         return max(now - self._progress, left_out)
 
+    def end_if_idle(self, error: LinkLost) -> bool:
+        """End it unless something is under way here; whether it has ended."""
+        with self._wake:
+            if self._pending or self._pinned or self._window.is_taken or self._ended is not None:
+                return False
+            self._ended = error
+            self._wake.notify_all()
+        self._stream.close()
+        return True
+
     def end(self, error: LinkLost) -> None:
         """Fail every conversation under way and stop both threads. The first call counts."""
         with self._wake:
@@ -174,7 +184,7 @@ class Session:
     def _may_start(self) -> bool:
         if self._pinned:
             return True
-        if not self._work or self._rations.are_short:
+        if not self._work or self.rations.are_short:
             return False
         if self._takes is not None and not self._takes():
             return False
@@ -252,11 +262,11 @@ class Session:
         talk.replies[slot] = reply
         talk.missing -= 1
         if content:
-            self._rations.release(content)
+            self.rations.release(content)
         if not talk.missing:
             self._advance(talk)
         if content:
-            while (waiting := self._rations.next()) is not None:
+            while (waiting := self.rations.next()) is not None:
                 waiting.replies = []
                 self._advance(waiting)
 
@@ -270,7 +280,7 @@ class Session:
                 step = talk.generator.throw(error)
             else:
                 step = talk.generator.send(talk.replies)
-            while not step or (isinstance(step, Ration) and self._rations.give(talk, step)):
+            while not step or (isinstance(step, Ration) and self.rations.give(talk, step)):
                 step = talk.generator.send([])
         except StopIteration as stop:
             self._finish(talk, stop.value, None)
@@ -349,7 +359,7 @@ class Session:
             self._mutations += mutates
             if content:
                 self._outgoing.append(data)
-                self._rations.hold(content)
+                self.rations.hold(content)
 
     def _finish(self, talk: Talk, result: object, error: BaseException | None) -> None:
         if talk.parent is not None:
@@ -380,7 +390,7 @@ class Session:
         self._finish(talk, None, error)
 
     def _abandon_waiting(self, error: LinkLost) -> None:
-        for talk in [*self._window.clear(), *self._rations.clear()]:
+        for talk in [*self._window.clear(), *self.rations.clear()]:
             self._abandon(talk, error)
 
     def _lose(self, error: BaseException) -> None:

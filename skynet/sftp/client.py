@@ -7,7 +7,8 @@ fill the others it takes what is queued, so that small files and calls get past 
 Deadlines: a supervisor aborts the connection when a session with requests in flight has made no
 progress for `timeout` seconds, or one request has had no answer for so long since a later one had;
 so whoever waits for a conversation needs no deadline of its own.
-A further channel that does not greet in that time is given up, and nothing else.
+A further channel that does not greet in that time is given up, and nothing else; so is one that
+the server closes while nothing is under way there.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Client:
         self._tried = 0  # channels beyond what the round trip asks for
         self.round_trip = UNKNOWN_ROUND_TRIP
         self._opening = 0
+        self._sharing: set[Session] = set()  # those beside the channel aside that take from `_work`
+        self._counted: Counter[str] = Counter()  # of sessions that have ended
         self._closed = threading.Event()
         self._lost: SkynetError | None = None
         self._aside: Session | None = None
@@ -172,7 +175,8 @@ class Client:
     @property
     def counts(self) -> Counter[str]:
         """How many `requests` were sent, and how many `mutations` among them."""
-        return sum((session.counts for session in self._sessions), Counter())
+        with self._lock:
+            return sum((session.counts for session in self._sessions), self._counted)
 
     @property
     def width(self) -> int:
@@ -208,7 +212,7 @@ class Client:
     def _note_bounds(self, bounds: Bounds | None, error: BaseException | None) -> None:
         self._bounds.set(bounds, error)
         if isinstance(error, ProtocolError):
-            self._on_lost(self, error)
+            self._on_lost(self._sessions[0], error)
 
     def _open_another(self) -> None:
         try:
@@ -230,10 +234,7 @@ class Client:
             self._let_join(session)
         except (ConnectError, LinkLost, OSError, EOFError):
             if session is not None:
-                with self._lock:
-                    self._sessions.remove(session)
-                    if aside:
-                        self._aside = None
+                self._drop(session)
                 session.end(LinkLost("The server did not take up this channel."))
             return None
         return session
@@ -245,7 +246,7 @@ class Client:
     def _new_session(self, *, aside: bool = False) -> Session:
         stream = self._connection.open_stream(wire.init())
         with self._lock:
-            shares = aside or len(self._carrying()) < SHARING_CHANNELS
+            shares = aside or len(self._sharing) < SHARING_CHANNELS
             work = self._work if shares else deque[Work]()
             rations: Rations[Talk] = self._flow.rations(self._note_acknowledged, aside=aside)
             run = self._run_everywhere
@@ -254,7 +255,18 @@ class Client:
             self._sessions.append(session)
             if aside:
                 self._aside = session
+            elif shares:
+                self._sharing.add(session)
         return session
+
+    def _drop(self, session: Session) -> None:
+        with self._lock:
+            self._counted += session.counts
+            self._sessions.remove(session)
+            self._sharing.discard(session)
+            self._flow.forget(session.rations)
+            if session is self._aside:
+                self._aside = None
 
     def _note_acknowledged(self, count: int) -> None:
         is_large = self._runs_everywhere()
@@ -300,13 +312,28 @@ class Client:
             _join(session, step, begin, done)
         session.kick()
 
-    def _on_lost(self, _session: object, error: BaseException | None) -> None:
-        if self._closed.is_set():
+    def _on_lost(self, session: Session, error: BaseException | None) -> None:
+        if self._closed.is_set() or self._could_spare(session, error):
             return
         assert isinstance(error, SkynetError)
         self._lost = self._lost or error
         self._connection.abort(str(error))
         self._end_all(error if isinstance(error, LinkLost) else LinkLost(str(error), error.code))
+
+    def _could_spare(self, session: Session, error: BaseException | None) -> bool:
+        """Whether it was a further channel with nothing to do, which is opened again if need be.
+
+        Some servers close one that is idle for long. If the whole link is lost, others tell.
+        """
+        if session is self._sessions[0] or session is self._home:
+            return False
+        if not isinstance(error, LinkLost) or not session.end_if_idle(error):
+            return False
+        was_aside = session is self._aside
+        self._drop(session)
+        self._may_open_aside |= was_aside
+        self._make_way()
+        return True
 
     def _end_all(self, error: LinkLost) -> None:
         for session in list(self._sessions):

@@ -41,6 +41,12 @@ class Flow:
             self._carrying.append(rations)
         return rations
 
+    def forget(self, rations: Rations[Any]) -> None:
+        """Its channel has ended."""
+        self._all.remove(rations)
+        if rations in self._carrying:
+            self._carrying.remove(rations)
+
     def begin(self) -> None:
         """A large file begins, after a while without any, and its channels may open yet."""
         self._gain.interrupt()

@@ -31,6 +31,11 @@ class Window(Generic[T]):
         return self._size
 
     @property
+    def is_taken(self) -> bool:
+        """Whether any weight is under way."""
+        return self._taken > 0
+
+    @property
     def has_room(self) -> bool:
         """Whether another conversation may begin."""
         return self._taken < self._size
