@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -36,7 +37,8 @@ class Face:
         self.verbose = verbose
         self.as_json = as_json
         self._quiet = quiet or as_json
-        self._watching: Watching | None = None
+        self._drawn: Watching | Board | None = None
+        self._asking = threading.Lock()  # held while a person is asked for a secret
         self._unsaid: tuple[str, ...] = ()  # a head that stands above nothing yet
 
     @cached_property
@@ -110,11 +112,11 @@ class Face:
         with Watching(
             name, lambda: self._err, has_bar=has_bar, quiet=self._quiet, verbose=self.verbose
         ) as watching:
-            self._watching = watching
+            self._drawn = watching
             try:
                 yield watching
             finally:
-                self._watching = None
+                self._drawn = None
 
     @contextmanager
     def board(self) -> Iterator[Callable[[Iterable[str]], None]]:
@@ -125,17 +127,15 @@ class Face:
         if not self.is_live:
             yield self.say
             return
-        from rich.live import Live
-        from rich.text import Text
-
-        with Live(console=self._out, auto_refresh=False) as live:
-
-            def show(lines: Iterable[str]) -> None:
-                text = Text.from_markup("\n".join(lines), emoji=False, overflow="fold")
-                text.no_wrap = False  # else what is longer than a line is cut off here
-                live.update(text, refresh=True)
-
-            yield show
+        modes = _modes()
+        with Board(self._out) as board:
+            self._drawn = board
+            try:
+                yield board.show
+            finally:
+                self._drawn = None
+                if self._asking.locked():  # on another thread, which now has no chance to do this
+                    _restore(modes)
 
     @property
     def is_quiet(self) -> bool:
@@ -170,9 +170,10 @@ class Face:
         """
         if not _is_attended():
             return None
-        with self._watching.paused() if self._watching else nullcontext(), suppress(EOFError):
-            return getpass(prompt)
-        return None
+        with self._asking, self._drawn.paused() if self._drawn else nullcontext():
+            with suppress(EOFError):
+                return getpass(prompt)
+            return None
 
 
 class Watching:
@@ -257,6 +258,58 @@ class Watching:
                 f"{escape(self._name)}: {event.done} of {event.total} operations, "
                 f"{size(event.sent_bytes)} of {size(event.total_bytes)}"
             )
+
+
+class Board:
+    """Shows lines in rich markup in the place of those that it showed before. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Board:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Show these lines now; while a question is asked, after it."""
+        from rich.text import Text
+
+        text = Text.from_markup("\n".join(lines), emoji=False, overflow="fold")
+        text.no_wrap = False  # else what is longer than a line is cut off here
+        self._live.update(text, refresh=self._live.is_started)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the lines away for a while, as the bar is."""
+        self._live.update("", refresh=True)
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
+
+
+def _modes() -> list[Any] | None:
+    """How the terminal at standard input is set; None if there is none."""
+    if sys.platform == "win32" or not _is_attended():
+        return None
+    import termios
+
+    return termios.tcgetattr(sys.stdin)
+
+
+def _restore(modes: list[Any] | None) -> None:
+    """Set the terminal at standard input as it was: it may be shown again what is typed."""
+    if sys.platform == "win32" or modes is None:
+        return
+    import termios
+
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, modes)
 
 
 def _console(*, on_stderr: bool) -> Console:

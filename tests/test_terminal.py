@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import select
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from skynet.cli import app
 from tests.support.command import DEADLINE, command_line, environment, serving, skynet
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+PASSWORD = "open-sesame"
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
 
 
@@ -138,3 +142,62 @@ def test_the_bar_leaves_the_question_for_a_password_alone(tmp_path: Path) -> Non
     assert b"source: connecting" in screen.seen
     assert b"In sync" in screen.seen
     assert (tmp_path / "target" / "one.txt").read_bytes() == b"one"
+
+
+@contextmanager
+def asked_for_a_password(work: Path) -> Iterator[tuple[subprocess.Popen[bytes], Screen, int]]:
+    """A foreground `skynet sync` that asks for a password; it, its screen, and the terminal.
+
+    What is typed is to be the password of the server, or Ctrl-C.
+    """
+    (work / "source").mkdir()
+    (work / "target").mkdir()
+    (work / "password").write_text(PASSWORD + "\n")
+    (work / "password").chmod(0o600)
+    ours, theirs = os.openpty()
+    with serving(work / "target", "--password-file", work / "password") as server:
+        skynet("trust", server["url"], "--fingerprint", server["fingerprint"])
+        process = subprocess.Popen(
+            command_line("sync", "--source", work / "source", "--target", server["url"]),
+            env=environment(TERM="xterm"),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        screen = Screen(ours)
+        with process:
+            try:
+                screen.read_until(lambda: re.search(b"assword for .*: $", screen.seen) is not None)
+                yield process, screen, theirs
+            finally:
+                process.kill()
+                os.close(ours)
+                os.close(theirs)
+
+
+@posix_only
+def test_the_live_display_leaves_the_question_for_a_password_alone(tmp_path: Path) -> None:
+    with asked_for_a_password(tmp_path) as (process, screen, _):
+        drawn_meanwhile = screen.read(1.0)  # it would be drawn twice in this while
+        screen.type(PASSWORD + "\n")
+        screen.read_until(lambda: b"idle, in sync" in screen.seen)
+        process.send_signal(signal.SIGINT)
+        screen.read_until(lambda: process.poll() is not None)
+    assert drawn_meanwhile == b""
+    assert process.returncode == 130
+
+
+@posix_only
+def test_the_terminal_shows_what_is_typed_after_a_question_was_left(tmp_path: Path) -> None:
+    with asked_for_a_password(tmp_path) as (process, screen, terminal):
+        screen.read_until(lambda: not shows_what_is_typed(terminal))
+        process.send_signal(signal.SIGINT)
+        screen.read_until(lambda: process.poll() is not None)
+        assert shows_what_is_typed(terminal)
+
+
+def shows_what_is_typed(terminal: int) -> bool:
+    import termios  # of POSIX alone
+
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
