@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from skynet.config import Mirror
 from skynet.errors import ExitCode, SkynetError
 from skynet.keeper import Keeper, Means
 from skynet.memory import claimed
+from skynet.state import Lock
 from skynet.status import Status
 
 # All in seconds.
@@ -71,14 +71,14 @@ def run(mirrors: Sequence[Kept], clock: Callable[[], float], pulse: Pulse) -> Ex
 
 
 @contextmanager
-def _claimed(mirror: Mirror) -> Iterator[Path]:
+def _claimed(mirror: Mirror) -> Iterator[Lock]:
     """As `claimed`, and an error names the mirror."""
     with ExitStack() as stack:
         try:
-            state = stack.enter_context(claimed(mirror))
+            lock = stack.enter_context(claimed(mirror))
         except SkynetError as error:
             raise type(error)(f"{mirror.name}: {error}", error.code) from error
-        yield state
+        yield lock
 
 
 def _end(

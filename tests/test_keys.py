@@ -212,7 +212,7 @@ def test_a_password_command_may_be_a_list_and_no_repr_shows_it(tmp_path: Path) -
 def test_describe_keys_covers_the_table_and_tells_real_defaults() -> None:
     told = {key: default for key, _, default in describe_keys()}
     assert list(told) == list(KEYS)
-    assert (told["source"], told["channels"], told["foreign"]) == ("required", "8", '"ask"')
+    assert (told["source"], told["channels"], told["foreign"]) == ("required", "9", '"ask"')
     assert (told["timeout"], told["empty_dirs"], told["ignore"]) == ("60.0", "false", "[]")
     assert tomllib.loads(f"x = {told['max_delete']}")["x"] == ["50%", MaxDelete().entries]
     assert all(": " in right for _, right, _ in describe_keys())
