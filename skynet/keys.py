@@ -74,7 +74,11 @@ def _fit(value: Any, is_right: bool) -> Any:
 
 
 def _path(value: Any, base: Path) -> Path:
-    return absolute(_fit(value, isinstance(value, str) and value != "" and "\0" not in value), base)
+    _fit(value, isinstance(value, str) and value != "" and "\0" not in value)
+    try:
+        return absolute(value, base)
+    except Unfit:
+        raise ConfigError(f'"{printable(value)}": there is no such user.') from None
 
 
 def absolute(path: str | Path, base: Path) -> Path:

@@ -118,7 +118,6 @@ AS_SHOWN = {"nan": "NaN", "inf": "Infinity", "1979-05-27": '"1979-05-27"'}
         ("source = 1", "a path in quotes"),
         ('source = ""', "a path in quotes"),
         ('source = "a\\u0000b"', "a path in quotes"),
-        ('identity = "~no such user/id"', "a path in quotes"),
         ("target = 22", "an sftp:// URL in quotes"),
         ("compression = 1", "true or false"),
         ('complete_sync = "yes"', "true or false"),
@@ -155,6 +154,12 @@ def test_a_wrong_value_is_refused_with_what_is_right(line: str, right: str, tmp_
     shown = "(not shown)" if key == "password_command" else AS_SHOWN.get(value, value)
     message = refusal(line, tmp_path)
     assert message.startswith(f"{PLACE} {key} = {shown} must be {right}")
+
+
+@pytest.mark.parametrize("key", ["source", "identity", "state_dir"])
+def test_a_home_of_nobody_is_told_as_such(key: str, tmp_path: Path) -> None:
+    message = refusal(f'{key} = "~no such user/x"', tmp_path)
+    assert message == f'{PLACE} {key}: "~no such user/x": there is no such user.'
 
 
 def test_a_value_is_shown_short_and_harmless(tmp_path: Path) -> None:
