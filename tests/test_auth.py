@@ -340,6 +340,12 @@ def test_a_server_that_hangs_up_on_a_named_key(named: Hop) -> None:
     assert closed.value.code == "closed"
 
 
+def test_a_server_that_hangs_up_on_a_password_is_no_matter_of_keys(hop: Hop) -> None:
+    with pytest.raises(AuthError, match="skynet guide passwords") as caught:
+        run(Script(wants("password"), HungUpError("No")), hop, Person(), PW)
+    assert "right key" not in str(caught.value)
+
+
 def locked(directory: Path) -> Path:
     return make_key(directory / "locked", passphrase="open sesame")
 

@@ -333,7 +333,8 @@ def _hung_up(hop: Hop, progress: Progress, words: str) -> ConnectError:
             "closed",
         )
     advice = (
-        "Check the user name, and that it is the right key; see `skynet guide ssh-keys`."
+        "Check the user name, and that this is the right one; see `skynet guide ssh-keys` and "
+        "`skynet guide passwords`."
         if only_one
         else "If these were too many keys, name the right one with --identity, or set "
         "IdentitiesOnly in ssh_config."
