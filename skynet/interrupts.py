@@ -4,20 +4,22 @@ An import that is interrupted can leave Python's own locks held, and then whoeve
 another thread waits for ever. So an interrupt is put off while the main thread imports, or does
 something else that is to be whole.
 
-This is loaded before all else, so it needs little itself.
+This is loaded before all else, so it loads next to nothing itself.
 """
 
 from __future__ import annotations
 
 import _thread
 import signal
-import threading
 import time
-from collections.abc import Callable
-from types import CodeType, FrameType
-from typing import ParamSpec
 
-Given = ParamSpec("Given")
+TYPE_CHECKING = False  # that of typing takes 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+    from typing import ParamSpec
+
+    Given = ParamSpec("Given")
 
 AGAIN = 0.005  # seconds
 _IMPORTLIB = "<frozen importlib._bootstrap>"  # as Python names it from its start on
@@ -39,7 +41,7 @@ def put_off() -> None:
 def _interrupt(_number: int, frame: FrameType | None) -> None:
     if _is_amid(frame):
         # No threading.Timer: its locks may be held by what was interrupted.
-        _thread.start_new_thread(_once_more, ())
+        _thread.start_new_thread(_once_more, (_thread.get_ident(),))
         return
     raise KeyboardInterrupt
 
@@ -53,10 +55,10 @@ def _is_amid(frame: FrameType | None) -> bool:
     return False
 
 
-def _once_more() -> None:
+def _once_more(thread: int) -> None:
     time.sleep(AGAIN)
     if hasattr(signal, "pthread_kill"):
         # To that thread, or what it waits in would go on waiting.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        signal.pthread_kill(thread, signal.SIGINT)
     else:
         signal.raise_signal(signal.SIGINT)
