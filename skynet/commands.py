@@ -19,7 +19,7 @@ from skynet.config import Login, Mirror, Options, check, describe_keys, load_mir
 from skynet.console import Face
 from skynet.cycle import Request
 from skynet.errors import ExitCode, HostKeyError, Interrupted, SkynetError, UsageError
-from skynet.interrupts import whole
+from skynet.interrupts import as_usual, whole
 from skynet.monitor import BrokenOff, Event
 from skynet.target import parse_server
 from skynet.wiring import connector, endpoint, serve_options
@@ -87,6 +87,7 @@ def serve(
 
     try:
         state = state_base(Options(state_dir=state_dir), os.environ, Path.cwd())
+        as_usual()
         run_server(serve_options(replace(options, state=state), password_file), face.announce)
     except SkynetError as error:
         return face.fail(error)
@@ -201,8 +202,8 @@ def early(connect: Callable[[], Remote], face: Face) -> Iterator[Callable[[], Re
     What is yielded gives that connection to who asks first, and then new ones.
     """
     loading = threading.Thread(target=_load, args=(face,), name="load", daemon=True)
-    loading.start()
     try:
+        _start(loading)
         made = [connect()]
     finally:
         _join(loading)
@@ -214,12 +215,18 @@ def early(connect: Callable[[], Remote], face: Face) -> Iterator[Callable[[], Re
 
 
 @whole
+def _start(loading: threading.Thread) -> None:
+    loading.start()
+
+
+@whole
 def _join(loading: threading.Thread) -> None:
     """Wait for a thread that imports: no two may do so, nor one while Python ends, or it crashes.
 
     What it imports is on the disk, so there is an end.
     """
-    loading.join()
+    if loading.ident is not None:  # else it was not started
+        loading.join()
 
 
 def _load(face: Face) -> None:

@@ -38,6 +38,12 @@ def put_off() -> None:
         signal.signal(signal.SIGINT, _interrupt)
 
 
+def as_usual() -> None:
+    """Put off no more: asyncio has a way of its own to end, and takes it only if no other has."""
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _interrupt(_number: int, frame: FrameType | None) -> None:
     if _is_amid(frame):
         # No threading.Timer: its locks may be held by what was interrupted.
