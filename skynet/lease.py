@@ -8,8 +8,7 @@ boot and namespace; and an earlier lease of the taker's own, over a link that it
 
 A holder with nothing to do keeps its lease and does not beat, so that others who come get the
 remote. Before it works again it looks whether the lease is still its own: one request for size and
-time of the file, and the content if these differ. So too at the first look that is RACY_SECONDS
-after the last write, and at those before: another's lease of the same second has the same time.
+time of the file, and the content only if these differ.
 
 SFTP cannot fence off a holder that was merely asleep, or that looked in the very moment before its
 lease was taken away. So a holder looks before it beats, and before it records anything if it has
@@ -37,7 +36,6 @@ BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 20.0
 FRESH_SECONDS = 1.0  # after a look; what is asked in that time must reach the server in GRACE
 GRACE_SECONDS = 3.0
-RACY_SECONDS = 2.0  # after a write; till then another's lease may have the same time as ours
 MAX_LEASE = 4096
 MAX_PID = (1 << 31) - 1
 MAX_BEAT = 10**10 - 1
@@ -100,8 +98,6 @@ class Lease:
         self.is_held = False
         self._beaten_at = self._seen_at = -math.inf  # so that no check takes it for fresh
         self._stamp: Stamp | None = None
-        self._is_racy = True  # another's lease may have this stamp
-        self._racy_until = math.inf  # the next of another has another one
 
     def ensure(self) -> bool:
         """Hold the lease from here on; as `acquire` if it is not held.
@@ -167,10 +163,10 @@ class Lease:
         """Look whether the lease is ours: one request if nothing has changed. OwnedError if not."""
         began = self._clock()
         found = self._remote.stamp(LEASE)
-        if found is None or not found.mtime or found != self._stamp or self._is_racy:
+        if found is None or not found.mtime or found != self._stamp:
             # Looked at in this order, the stamp is that of our own if the content is.
             self._verify()
-            self._stamp, self._is_racy = found, began < self._racy_until
+            self._stamp = found
         self._seen_at = began
 
     def release(self) -> None:
@@ -194,8 +190,7 @@ class Lease:
 
     def _note(self, stamp: Stamp, began: float) -> None:
         """The file was written, not before `began`."""
-        self._stamp, self._is_racy = stamp, True
-        self._racy_until = self._clock() + RACY_SECONDS
+        self._stamp = stamp
         self._beaten_at = self._seen_at = began
 
     def _verify(self) -> None:

@@ -61,10 +61,10 @@ def test_it_is_said_to_be_starting_while_it_begins_to_watch(
 
 def test_at_rest_it_asks_for_a_sign_of_life_and_nothing_else(house: House) -> None:
     house.put(TREE, tell=False)
-    house.at(30.0, house.calls.clear)  # it has looked once into the lease
+    house.at(10.0, house.calls.clear)
     counted: list[int] = []
-    house.at(3030.0, lambda: counted.append(len(house.calls)))
-    house.run(3031.0)
+    house.at(3010.0, lambda: counted.append(len(house.calls)))
+    house.run(3011.0)
     assert {verb for verb, _ in house.calls[: counted[0]]} == {"stamp"}
     assert counted[0] <= 3000.0 / room.KEEPALIVE_SECONDS + 1
 

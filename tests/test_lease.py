@@ -203,7 +203,7 @@ def test_beat_is_sent_when_it_is_time_to(desk: Desk) -> None:
     before = desk.content
     desk.now += 1
     lease.beat()
-    assert desk.remote.calls == [("stamp", LEASE), ("peek", LEASE), ("write_at", LEASE)]
+    assert desk.remote.calls == [("stamp", LEASE), ("write_at", LEASE)]
     assert desk.content is not None
     assert before is not None
     assert desk.content != before
@@ -219,7 +219,7 @@ def test_check_asks_only_when_the_last_beat_is_old(desk: Desk) -> None:
     assert desk.remote.calls == []
     desk.now += 1
     lease.check()
-    assert desk.remote.calls == [("stamp", LEASE), ("peek", LEASE)]
+    assert desk.remote.calls == [("stamp", LEASE)]
 
 
 @pytest.mark.parametrize("verb", ["beat", "check"])
