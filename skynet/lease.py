@@ -8,7 +8,8 @@ boot and namespace; and an earlier lease of the taker's own, over a link that it
 
 A holder with nothing to do keeps its lease and does not beat, so that others who come get the
 remote. Before it works again it looks whether the lease is still its own: one request for size and
-time of the file, and the content only if these differ.
+time of the file, and the content only if these differ. Another's lease may be of the same second,
+so every holder's has a length of its own, as far as that can be.
 
 SFTP cannot fence off a holder that was merely asleep, or that looked in the very moment before its
 lease was taken away. So a holder looks before it beats, and before it records anything if it has
@@ -23,6 +24,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 
@@ -37,6 +39,7 @@ EXPIRY_SECONDS = 20.0
 FRESH_SECONDS = 1.0  # after a look; what is asked in that time must reach the server in GRACE
 GRACE_SECONDS = 3.0
 MAX_LEASE = 4096
+LENGTHS = 1021  # that leases have, by their tokens
 MAX_PID = (1 << 31) - 1
 MAX_BEAT = 10**10 - 1
 UNLOCKED = b"unlocked\n"  # in place of a lease that `unlock` has removed
@@ -301,7 +304,7 @@ def _owned(content: bytes | None) -> OwnedError:
 def _encode(holder: _Holder) -> bytes:
     # A longer text never follows a shorter one: the beat has a fixed width.
     text = f"{holder.token} {holder.host} {holder.pid} {holder.beat:010d} {holder.pid_space}"
-    return text.rstrip().encode() + b"\n"
+    return text.rstrip().encode() + b" " * (crc32(holder.token.encode()) % LENGTHS) + b"\n"
 
 
 def _decode(content: bytes) -> _Holder | None:

@@ -75,6 +75,21 @@ def test_beat_is_known_by_its_stamp_again(desk: Desk) -> None:
     assert desk.remote.calls == LOOK
 
 
+@pytest.mark.parametrize("rest", [0.0, FRESH_SECONDS, LONG])
+def test_lease_that_another_took_in_the_same_second_is_not_taken_for_our_own(
+    desk: Desk, rest: float
+) -> None:
+    """Its time is that of ours then: `unlock`, or a third that was quicker."""
+    lease, other = desk.lease("me"), desk.lease("us")
+    lease.ensure()
+    desk.remote.remove(LEASE)
+    other.ensure()
+    desk.now += rest
+    with pytest.raises(OwnedError):
+        lease.ping()
+    other.ping()
+
+
 @pytest.mark.parametrize("verb", ["ensure", "ping", "beat", "check", "release"])
 def test_holder_that_rested_notices_that_its_lease_was_taken_over(desk: Desk, verb: str) -> None:
     lease = desk.lease()
