@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from skynet.outlet import is_left
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
     from rich.progress import Progress, TaskID
 
     from skynet.serve import Announcement
@@ -211,17 +212,9 @@ class Watching:
         if self._bar is not None:
             self._bar.stop()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Take the bar away for a while: it would be drawn over what else is on its line."""
-        if self._bar is None:
-            yield
-            return
-        self._bar.stop()
-        try:
-            yield
-        finally:
-            self._bar.start()
+    def paused(self) -> AbstractContextManager[None]:
+        """Take the bar away for a while."""
+        return nullcontext() if self._bar is None else _stopped(self._bar)
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -283,15 +276,20 @@ class Board:
         text.no_wrap = False  # else what is longer than a line is cut off here
         self._live.update(text, refresh=self._live.is_started)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Take the lines away for a while, as the bar is."""
+    def paused(self) -> AbstractContextManager[None]:
+        """Take the lines away for a while."""
         self._live.update("", refresh=True)
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._live.start()
+        return _stopped(self._live)
+
+
+@contextmanager
+def _stopped(drawn: Progress | Live) -> Iterator[None]:
+    """Draw it no more for a while: it would be drawn over what else is on its line."""
+    drawn.stop()
+    try:
+        yield
+    finally:
+        drawn.start()
 
 
 def _modes() -> list[Any] | None:
